@@ -1,0 +1,1 @@
+//! Tidemill: one log in Postgres, one bucket, one host that runs WebAssembly components.
