@@ -4,7 +4,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-plugins="aircraft-generator latest-position flight-watch log-sink test-identity test-misbehave"
+plugins="aircraft-generator latest-position flight-watch log-sink test-identity test-misbehave \
+    test-spin-describe"
 target=wasm32-wasip2
 
 if ! [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ]; then
