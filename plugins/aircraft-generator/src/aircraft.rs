@@ -10,11 +10,12 @@ use crate::{
     trouble::{Squawk, Trouble},
 };
 
-/// What a stream of random numbers decides. The numbers are part of what a seed means: never reuse one.
+/// What a stream of random numbers decides. The numbers are part of what a seed means. They are such that the default
+/// fleet starts with an emergency and a rapid descent under way: whoever starts it for the first time sees an alert.
 mod purpose {
-    pub(super) const AIRCRAFT: u64 = 1;
-    pub(super) const PROFILE: u64 = 2;
-    pub(super) const FLIGHT: u64 = 3;
+    pub(super) const AIRCRAFT: u64 = 3111;
+    pub(super) const PROFILE: u64 = 3112;
+    pub(super) const FLIGHT: u64 = 3113;
 }
 
 /// An aircraft. All of it follows from the seed of the fleet and its index there; `flight` is only a cache.

@@ -159,3 +159,18 @@ fn rapid_descents_are_rare_and_come_from_high_up() {
     // Four hours of 2,000 aircraft: about one in an hour for 40 to 120 of them.
     assert!((40..200).contains(&rapid.len()), "{}", rapid.len());
 }
+
+#[test]
+fn the_default_fleet_starts_with_something_to_see() {
+    let mut fleet = fleet(500);
+    let states: Vec<_> = fleet
+        .iter_mut()
+        .map(|aircraft| state(aircraft, 1.0))
+        .collect();
+    assert!(
+        states
+            .iter()
+            .any(|state| state.squawk == *b"7700" || state.squawk == *b"7600")
+    );
+    assert!(states.iter().any(|state| state.vertical_fpm <= -4_000.0));
+}
