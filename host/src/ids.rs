@@ -43,7 +43,11 @@ pub struct NameError {
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not a {} name: {}", self.name, self.kind, self.rule)?;
+        write!(
+            f,
+            "{:?} is not a {} name: {}",
+            self.name, self.kind, self.rule
+        )?;
         match &self.suggestion {
             Some(suggestion) => write!(f, "; try {suggestion:?}"),
             None => Ok(()),
@@ -62,7 +66,8 @@ enum Alphabet {
 
 fn check(kind: &'static str, name: &str, max: usize, alphabet: Alphabet) -> Result<(), NameError> {
     let hyphen = matches!(alphabet, Alphabet::Kebab);
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-');
+    let allowed =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-');
     let good_start = name.starts_with(|c: char| c.is_ascii_lowercase());
     if good_start && name.len() <= max && name.chars().all(allowed) {
         return Ok(());
@@ -186,8 +191,22 @@ mod tests {
 
     #[test]
     fn a_topic_name_is_an_sql_name() {
-        assert_eq!(TopicName::parse("positions_2").map(|n| n.to_string()), Ok("positions_2".to_string()));
-        for bad in ["", "2nd", "a b", "po\"sitions", "x'; drop table y", "Ä", &"a".repeat(49), "a-b", "_a", "A"] {
+        assert_eq!(
+            TopicName::parse("positions_2").map(|n| n.to_string()),
+            Ok("positions_2".to_string())
+        );
+        for bad in [
+            "",
+            "2nd",
+            "a b",
+            "po\"sitions",
+            "x'; drop table y",
+            "Ä",
+            &"a".repeat(49),
+            "a-b",
+            "_a",
+            "A",
+        ] {
             assert!(TopicName::parse(bad).is_err(), "{bad:?} was taken");
         }
     }
@@ -195,7 +214,12 @@ mod tests {
     #[test]
     fn a_refused_name_comes_with_a_close_one_that_would_do() {
         let error = TopicName::parse("Flight-Events").map_err(|e| e.to_string());
-        assert!(error.as_ref().is_err_and(|e| e.ends_with("try \"flight_events\"")), "{error:?}");
+        assert!(
+            error
+                .as_ref()
+                .is_err_and(|e| e.ends_with("try \"flight_events\"")),
+            "{error:?}"
+        );
         let error = TopicName::parse("\"quoted\"").map_err(|e| e.suggestion);
         assert_eq!(error, Err(Some("quoted".to_string())));
     }

@@ -17,6 +17,8 @@
 //! | [`config`] | TOML -> validated plan; the difference of two plans |
 //! | [`ids`], [`record`], [`clock`] | the vocabulary |
 
+pub mod config;
+
 pub mod clock;
 pub mod ids;
 pub mod record;
