@@ -20,6 +20,8 @@ pub mod pg;
 
 pub mod config;
 
+pub mod pg;
+
 pub mod clock;
 pub mod ids;
 pub mod record;
