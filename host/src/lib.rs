@@ -20,8 +20,6 @@ pub mod pg;
 
 pub mod config;
 
-pub mod pg;
-
 pub mod clock;
 pub mod ids;
 pub mod record;
