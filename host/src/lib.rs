@@ -1,1 +1,25 @@
 //! Tidemill: one log in Postgres, one bucket, one host that runs WebAssembly components.
+
+pub mod cli;
+
+pub mod app;
+
+pub mod api;
+
+pub mod pipeline;
+
+pub mod plugin;
+pub mod tables;
+
+pub mod replay;
+
+pub mod log;
+pub mod segments;
+
+pub mod pg;
+
+pub mod config;
+
+pub mod clock;
+pub mod ids;
+pub mod record;

@@ -1,0 +1,225 @@
+//! What a validated pipeline file means: typed, complete, defaults filled in. Past this point nothing is a raw string.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::secret::StageConfig;
+use crate::ids::{GroupName, PipelineName, StageName, TableName, TopicName};
+
+/// All pipelines a host is to run. The empty plan is what a host starts from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub pipelines: BTreeMap<PipelineName, PipelinePlan>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelinePlan {
+    pub name: PipelineName,
+    /// Where it was read from, for messages.
+    pub file: PathBuf,
+    pub topics: BTreeMap<TopicName, TopicPlan>,
+    pub stages: BTreeMap<StageName, StagePlan>,
+    pub tests: Vec<StageTest>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopicPlan {
+    pub name: TopicName,
+    /// 1..=256. Fixed once the topic exists.
+    pub partitions: u32,
+    /// Span of one time partition, whole seconds, 1 s..=31 days.
+    pub segment: Duration,
+    /// How long rows stay in Postgres; None is for ever.
+    pub hot: Option<Duration>,
+    pub cold: Cold,
+    pub format: Format,
+    pub acks: Acks,
+    /// Declared fields, in file order: `[{"name": "id", "type": "string"}, {"name": "lat", "type": {"decimal": 5}}]`.
+    pub schema: Option<serde_json::Value>,
+    /// Order of rows in the archive: declared fields.
+    pub sort: Vec<String>,
+}
+
+/// What happens to a segment that leaves Postgres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cold {
+    /// Dropped unarchived.
+    None,
+    /// Archived and kept for ever.
+    Forever,
+    /// Archived and kept that long.
+    For(Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Json,
+    Bytes,
+}
+
+/// When an append is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Acks {
+    /// After Postgres has flushed it to disk.
+    Fsync,
+    /// Before that: a crash of the machine or of Postgres may lose the last fraction of a second.
+    Relaxed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StageKind {
+    Producer,
+    Transform,
+    Materializer,
+    Sink,
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Producer => "producer",
+            Self::Transform => "transform",
+            Self::Materializer => "materializer",
+            Self::Sink => "sink",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct StagePlan {
+    pub name: StageName,
+    pub kind: StageKind,
+    pub plugin: PluginRef,
+    pub config: StageConfig,
+    pub limits: StageLimits,
+    pub on_error: OnError,
+    /// Deliveries of one message before `on_error` applies, 1..=100; default 5. Counts those that asked for a retry.
+    pub max_attempts: u32,
+    pub batch: BatchLimits,
+    /// What it reads; None for a producer.
+    pub input: Option<Input>,
+    /// Output port -> topic. `default` is the unnamed port. Empty for materializers and sinks.
+    pub outputs: BTreeMap<String, TopicName>,
+    /// Table in the plugin's descriptor -> table in Postgres. Materializers only.
+    pub tables: BTreeMap<String, TableName>,
+}
+
+/// Which component a stage runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginRef {
+    /// As written: a bare name is looked up in the plugin folders as `<name>.wasm`; anything with a `/` or ending in
+    /// `.wasm` is a path relative to the pipeline file.
+    pub name: String,
+    /// That path, with the folder of the pipeline file in front; None for a bare name.
+    pub path: Option<PathBuf>,
+    /// Pins the bytes: lower-case hex SHA-256.
+    pub sha256: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub topic: TopicName,
+    pub group: GroupName,
+    pub start: Start,
+}
+
+/// Where a group that does not exist yet begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    Earliest,
+    Latest,
+}
+
+/// What one instance of a plugin may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StageLimits {
+    /// Bytes over all its memories and tables, 1 MiB..=4 GiB; default 64 MiB.
+    pub memory: u64,
+    /// Time one call may take, 1 ms..=10 min; default 2 s.
+    pub deadline: Duration,
+    /// Records one call may put out, 1..=1,000,000; default 100,000.
+    pub output_records: u32,
+    /// Bytes one call may put out, 1 KiB..=1 GiB; default 32 MiB.
+    pub output_bytes: u64,
+}
+
+impl Default for StageLimits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            deadline: Duration::from_secs(2),
+            output_records: 100_000,
+            output_bytes: 32 << 20,
+        }
+    }
+}
+
+/// How much one call gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Messages, 1..=10,000; default 1,000.
+    pub records: u32,
+    /// Payload bytes (a single larger message still goes through alone), 1 KiB..=16 MiB; default 1 MiB.
+    pub bytes: u64,
+    /// How long to wait for a fuller batch once there is something, 0..=10 s; default 0.
+    pub linger: Duration,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self {
+            records: 1_000,
+            bytes: 1 << 20,
+            linger: Duration::ZERO,
+        }
+    }
+}
+
+/// What happens to a message that its stage refuses, or that makes its plugin fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// It is written to the dead letters, whole, and the stage goes on. The default.
+    DeadLetter,
+    /// The stage stops before it.
+    Stop,
+    /// It is counted and forgotten.
+    Skip,
+}
+
+/// One `[[tests]]` entry: a stage's plugin on given input, without Postgres.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageTest {
+    pub name: String,
+    pub stage: StageName,
+    /// Payloads; for a producer empty.
+    pub input: Vec<String>,
+    pub expect: Expectation,
+}
+
+/// What a test wants; None is not looked at.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expectation {
+    /// Payloads, in order, over all ports. JSON is compared as JSON where both sides are JSON.
+    pub emissions: Option<Vec<ExpectedEmission>>,
+    /// How many messages are refused.
+    pub rejects: Option<u32>,
+    /// Rows by table of the plugin after the batch, as JSON objects that must match in the columns they name.
+    pub rows: Option<BTreeMap<String, Vec<serde_json::Value>>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpectedEmission {
+    /// None matches any port.
+    pub port: Option<String>,
+    pub payload: String,
+}

@@ -1,0 +1,583 @@
+-- The log: topics, their counters, their segments, and the functions that append and fetch.
+--
+-- A topic is a table in schema `log`, partitioned by time; a row of it is one appended batch, its messages are arrays.
+-- A view of the same name in schema `topics` shows one row per message. Only tidemill.append_batch assigns offsets: it
+-- updates one counter row, whose lock lasts until commit, so that offsets become visible in order and have no hole.
+-- Error codes: TM001 unknown topic or partition, TM002 offset out of range, TM003 fenced, TM004 producer out of
+-- sequence, TM005 bad argument, TM006 in use.
+
+CREATE SCHEMA IF NOT EXISTS tidemill;
+CREATE SCHEMA IF NOT EXISTS log;
+CREATE SCHEMA IF NOT EXISTS topics;
+
+CREATE TABLE tidemill.topics (
+    topic_id      int GENERATED ALWAYS AS IDENTITY CONSTRAINT topics_pk PRIMARY KEY,
+    name          text NOT NULL CONSTRAINT topics_name_unique UNIQUE
+                  CONSTRAINT topics_name_is_sql CHECK (name ~ '^[a-z][a-z0-9_]{0,47}$'),
+    partitions    int NOT NULL CONSTRAINT topics_partitions_range CHECK (partitions BETWEEN 1 AND 256),
+    -- Whole seconds, since the name of a segment's table carries its lower bound in seconds.
+    segment_span  interval NOT NULL
+                  CONSTRAINT topics_segment_span_range CHECK (
+                      extract(epoch FROM segment_span) BETWEEN 1 AND 31 * 86400
+                      AND extract(epoch FROM segment_span) = floor(extract(epoch FROM segment_span))),
+    -- How long rows stay in Postgres; NULL is for ever.
+    hot_retention interval CONSTRAINT topics_hot_positive CHECK (hot_retention > interval '0'),
+    -- Whether a segment must be archived before it may be dropped.
+    archive       boolean NOT NULL DEFAULT true,
+    -- How long archived objects stay in the bucket; NULL is for ever.
+    cold_retention interval CONSTRAINT topics_cold_positive CHECK (cold_retention > interval '0'),
+    format        text NOT NULL DEFAULT 'json' CONSTRAINT topics_format_known CHECK (format IN ('json', 'bytes')),
+    acks          text NOT NULL DEFAULT 'fsync' CONSTRAINT topics_acks_known CHECK (acks IN ('fsync', 'relaxed')),
+    -- The method TOAST compresses batches with: lz4 where the server has it.
+    compression   text NOT NULL,
+    -- Declared fields and archive order, as the pipeline file gives them.
+    schema        jsonb,
+    sort          text[],
+    created_at    timestamptz NOT NULL DEFAULT now()
+);
+
+-- The hot row of each partition. A low fillfactor and no index beyond the key keep each update HOT.
+CREATE TABLE tidemill.log_counter (
+    topic_id    int NOT NULL CONSTRAINT log_counter_topic REFERENCES tidemill.topics ON DELETE CASCADE,
+    partition   int NOT NULL,
+    next_offset bigint NOT NULL DEFAULT 0,
+    -- The time of the last append, never lower than one before it: it decides the segment of a batch.
+    last_ts     timestamptz NOT NULL DEFAULT '-infinity',
+    -- Raised when the log was found to have lost its end (fail-over to a lagging standby).
+    log_epoch   int NOT NULL DEFAULT 1,
+    CONSTRAINT log_counter_pk PRIMARY KEY (topic_id, partition)
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 500);
+
+-- The first offset that is still readable, per partition. Readers take it from here, never from "no rows came back".
+CREATE TABLE tidemill.log_start (
+    topic_id     int NOT NULL CONSTRAINT log_start_topic REFERENCES tidemill.topics ON DELETE CASCADE,
+    partition    int NOT NULL,
+    start_offset bigint NOT NULL DEFAULT 0,
+    CONSTRAINT log_start_pk PRIMARY KEY (topic_id, partition)
+);
+
+-- The catalog of time partitions. open -> sealed -> (archived) -> dropping -> dropped.
+CREATE TABLE tidemill.segments (
+    segment_id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT segments_pk PRIMARY KEY,
+    topic_id   int NOT NULL CONSTRAINT segments_topic REFERENCES tidemill.topics ON DELETE CASCADE,
+    lower      timestamptz NOT NULL,
+    upper      timestamptz NOT NULL,
+    table_name text NOT NULL,
+    state      text NOT NULL DEFAULT 'open'
+               CONSTRAINT segments_state_known CHECK (state IN ('open', 'sealed', 'archived', 'dropping', 'dropped')),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sealed_at  timestamptz,
+    dropped_at timestamptz,
+    CONSTRAINT segments_bounds CHECK (lower < upper),
+    CONSTRAINT segments_sealed CHECK ((state = 'open') = (sealed_at IS NULL)),
+    CONSTRAINT segments_lower_unique UNIQUE (topic_id, lower)
+);
+CREATE INDEX segments_live ON tidemill.segments (topic_id, lower) WHERE state <> 'dropped';
+
+-- Which offsets a sealed segment holds, per partition: first_offset up to, not including, next_offset.
+CREATE TABLE tidemill.segment_ranges (
+    segment_id   bigint NOT NULL CONSTRAINT segment_ranges_segment REFERENCES tidemill.segments ON DELETE CASCADE,
+    partition    int NOT NULL,
+    first_offset bigint NOT NULL,
+    next_offset  bigint NOT NULL,
+    CONSTRAINT segment_ranges_pk PRIMARY KEY (segment_id, partition),
+    CONSTRAINT segment_ranges_order CHECK (first_offset <= next_offset)
+);
+
+-- Idempotence. The decision is taken from this row after it is locked, never from a snapshot taken before the lock.
+-- The last eight sequences are kept with their offsets, so that a late repeat gets the answer it got the first time.
+CREATE TABLE tidemill.producers (
+    producer_id  text NOT NULL CONSTRAINT producers_id_length CHECK (length(producer_id) BETWEEN 1 AND 256),
+    topic_id     int NOT NULL CONSTRAINT producers_topic REFERENCES tidemill.topics ON DELETE CASCADE,
+    partition    int NOT NULL,
+    epoch        bigint NOT NULL,
+    last_seq     bigint NOT NULL,
+    recent_seqs  bigint[] NOT NULL DEFAULT '{}',
+    recent_bases bigint[] NOT NULL DEFAULT '{}',
+    recent_nexts bigint[] NOT NULL DEFAULT '{}',
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT producers_pk PRIMARY KEY (producer_id, topic_id, partition)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- What made a batch: interned, so that a row names it with four bytes.
+CREATE TABLE tidemill.origins (
+    origin_id int GENERATED ALWAYS AS IDENTITY CONSTRAINT origins_pk PRIMARY KEY,
+    pipeline  text NOT NULL,
+    stage     text NOT NULL,
+    plugin    text NOT NULL,
+    digest    text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT origins_unique UNIQUE (pipeline, stage, plugin, digest)
+);
+
+-- Microseconds since the Unix epoch, exactly: extract(epoch) is numeric since PostgreSQL 14.
+CREATE FUNCTION tidemill.micros(at timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$ SELECT (extract(epoch FROM at) * 1000000)::bigint $$;
+
+CREATE FUNCTION tidemill.from_micros(us bigint) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$ SELECT timestamptz '1970-01-01 00:00:00+00' + (us / 1000000) * interval '1 second' + (us % 1000000) * interval '1 microsecond' $$;
+
+-- NULL where the bytes are not JSON in UTF-8, so that one bad message does not fail a whole query.
+CREATE FUNCTION tidemill.try_json(payload bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED
+AS $$
+BEGIN
+    RETURN convert_from(payload, 'UTF8')::jsonb;
+EXCEPTION WHEN data_exception OR untranslatable_character THEN
+    RETURN NULL;
+END $$;
+
+-- The partition of a key: the first four bytes of its SHA-256, big-endian, modulo the partitions. The host computes the
+-- same. SHA-256 and not Postgres's own hash functions, since those are not promised to stay.
+CREATE FUNCTION tidemill.partition_of(key bytea, partitions int) RETURNS int
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+AS $$ SELECT (('x' || encode(substring(sha256(key) FROM 1 FOR 4), 'hex'))::bit(32)::bigint % partitions)::int $$;
+
+CREATE FUNCTION tidemill.topic_id(topic text) RETURNS int
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    v_id int;
+BEGIN
+    SELECT t.topic_id INTO v_id FROM tidemill.topics t WHERE t.name = topic;
+    IF v_id IS NULL THEN
+        RAISE EXCEPTION 'there is no topic "%"', topic
+            USING ERRCODE = 'TM001', HINT = 'SELECT name FROM tidemill.topics lists them; tidemill.create_topic makes one.';
+    END IF;
+    RETURN v_id;
+END $$;
+
+-- Creates the segments that cover p_from .. p_until. Each is made as a stand-alone table and then attached, under a short
+-- lock_timeout: a DDL statement that waits would hold up every reader and writer behind it. 55P03 means: try again.
+CREATE FUNCTION tidemill.ensure_segments(p_topic_id int, p_from timestamptz, p_until timestamptz) RETURNS int
+LANGUAGE plpgsql
+SET lock_timeout = '200ms'
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    v_topic   tidemill.topics;
+    v_at      timestamptz := p_from;
+    v_span    numeric;
+    v_lower   timestamptz;
+    v_upper   timestamptz;
+    v_table   text;
+    v_next    timestamptz;
+    v_created int := 0;
+BEGIN
+    SELECT * INTO STRICT v_topic FROM tidemill.topics WHERE topic_id = p_topic_id;
+    v_span := extract(epoch FROM v_topic.segment_span);
+    PERFORM pg_advisory_xact_lock(hashtextextended('tidemill.segments.' || p_topic_id, 0));
+    WHILE v_at <= p_until LOOP
+        SELECT s.upper INTO v_next FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.lower <= v_at AND s.upper > v_at;
+        IF FOUND THEN
+            v_at := v_next;
+            CONTINUE;
+        END IF;
+        -- Aligned to the span, and cut to what its neighbours leave free: the span of a topic may have changed.
+        v_lower := to_timestamp(floor(extract(epoch FROM v_at) / v_span) * v_span);
+        v_upper := v_lower + v_topic.segment_span;
+        SELECT greatest(v_lower, max(s.upper)) INTO v_lower FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.upper <= v_at;
+        SELECT least(v_upper, min(s.lower)) INTO v_upper FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.lower > v_at;
+        v_table := format('%s_p_%s', v_topic.name, floor(extract(epoch FROM v_lower))::bigint);
+        EXECUTE format('CREATE TABLE log.%I (LIKE log.%I INCLUDING ALL, CONSTRAINT segment_bounds CHECK (ts >= %L AND ts < %L))
+                        WITH (toast_tuple_target = 128)',
+                       v_table, v_topic.name, v_lower, v_upper);
+        EXECUTE format('CREATE UNIQUE INDEX %I ON log.%I (partition, base_offset)', v_table || '_offset', v_table);
+        EXECUTE format('ALTER TABLE log.%I ATTACH PARTITION log.%I FOR VALUES FROM (%L) TO (%L)',
+                       v_topic.name, v_table, v_lower, v_upper);
+        INSERT INTO tidemill.segments (topic_id, lower, upper, table_name)
+        VALUES (p_topic_id, v_lower, v_upper, v_table);
+        v_created := v_created + 1;
+        v_at := v_upper;
+    END LOOP;
+    RETURN v_created;
+END $$;
+
+-- Makes a topic. hot_retention NULL keeps rows in Postgres for ever; archive false lets them be dropped unarchived.
+CREATE FUNCTION tidemill.create_topic(
+    name           text,
+    partitions     int DEFAULT 4,
+    segment_span   interval DEFAULT '1 hour',
+    hot_retention  interval DEFAULT '24 hours',
+    archive        boolean DEFAULT true,
+    cold_retention interval DEFAULT NULL,
+    format         text DEFAULT 'json',
+    acks           text DEFAULT 'fsync',
+    schema         jsonb DEFAULT NULL,
+    sort           text[] DEFAULT NULL
+) RETURNS int
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_id          int;
+    v_compression text;
+BEGIN
+    IF create_topic.name IS NULL OR create_topic.name !~ '^[a-z][a-z0-9_]{0,47}$' THEN
+        RAISE EXCEPTION '% is not a topic name', quote_nullable(create_topic.name)
+            USING ERRCODE = 'TM005',
+                  HINT = 'A topic name starts with a lower-case letter and goes on with lower-case letters, digits and underscores, at most 48 in all.';
+    END IF;
+    SELECT CASE WHEN 'lz4' = ANY (enumvals) THEN 'lz4' ELSE 'pglz' END INTO v_compression
+      FROM pg_settings s WHERE s.name = 'default_toast_compression';
+    INSERT INTO tidemill.topics (name, partitions, segment_span, hot_retention, archive, cold_retention, format, acks,
+                                 compression, schema, sort)
+    VALUES (create_topic.name, create_topic.partitions, create_topic.segment_span, create_topic.hot_retention,
+            create_topic.archive, create_topic.cold_retention, create_topic.format, create_topic.acks,
+            coalesce(v_compression, 'pglz'), create_topic.schema, create_topic.sort)
+    RETURNING topic_id INTO v_id;
+    INSERT INTO tidemill.log_counter (topic_id, partition) SELECT v_id, generate_series(0, create_topic.partitions - 1);
+    INSERT INTO tidemill.log_start (topic_id, partition) SELECT v_id, generate_series(0, create_topic.partitions - 1);
+    -- Fixed-width columns first, so that no padding is stored. A NULL array costs nothing: empty ones are not stored.
+    -- input_index is the position of each message's input after input_offset: lineage for two bytes a message.
+    EXECUTE format(
+        'CREATE TABLE log.%1$I (
+             ts              timestamptz NOT NULL,
+             base_offset     bigint NOT NULL,
+             partition       int NOT NULL,
+             record_count    int NOT NULL,
+             bytes           int NOT NULL,
+             origin          int,
+             input_offset    bigint,
+             input_partition int,
+             input_index     smallint[],
+             timestamps      bigint[],
+             keys            bytea[] COMPRESSION %2$s,
+             headers         jsonb[] COMPRESSION %2$s,
+             payloads        bytea[] COMPRESSION %2$s NOT NULL
+         ) PARTITION BY RANGE (ts)', create_topic.name, coalesce(v_compression, 'pglz'));
+    EXECUTE format(
+        'CREATE VIEW topics.%1$I AS
+         SELECT b.partition,
+                b.base_offset + m.i - 1 AS c_offset,
+                coalesce(tidemill.from_micros(m.at), b.ts) AS ts,
+                m.key, m.headers, m.payload,
+                %2$s AS value,
+                b.ts AS appended_at
+           FROM log.%1$I b
+          CROSS JOIN LATERAL unnest(b.payloads, b.keys, b.headers, b.timestamps)
+                WITH ORDINALITY AS m(payload, key, headers, at, i)',
+        create_topic.name,
+        CASE create_topic.format WHEN 'json' THEN 'tidemill.try_json(m.payload)' ELSE 'NULL::jsonb' END);
+    PERFORM tidemill.ensure_segments(v_id, clock_timestamp(), clock_timestamp() + 2 * create_topic.segment_span);
+    RETURN v_id;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'topic "%" exists already', create_topic.name USING ERRCODE = 'TM006';
+END $$;
+
+-- Drops a topic with all that is in Postgres of it: rows, offsets of its groups, the catalog of its segments.
+CREATE FUNCTION tidemill.delete_topic(topic text) RETURNS void
+LANGUAGE plpgsql
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    v_id int := tidemill.topic_id(topic);
+BEGIN
+    EXECUTE format('DROP VIEW IF EXISTS topics.%I', topic);
+    EXECUTE format('DROP TABLE IF EXISTS log.%I', topic);
+    DELETE FROM tidemill.topics t WHERE t.topic_id = v_id;
+END $$;
+
+-- Appends one batch to one partition and answers where it went. This is the only place that assigns an offset.
+-- The counter row's lock is held until the transaction ends, so keep what follows it short, and when appending to several
+-- partitions in one transaction go in the order of (topic_id, partition).
+CREATE FUNCTION tidemill.append_batch(
+    p_topic_id        int,
+    p_partition       int,
+    p_payloads        bytea[],
+    p_keys            bytea[] DEFAULT NULL,
+    p_headers         jsonb[] DEFAULT NULL,
+    p_timestamps      bigint[] DEFAULT NULL,
+    p_bytes           int DEFAULT NULL,
+    p_origin          int DEFAULT NULL,
+    p_input_partition int DEFAULT NULL,
+    p_input_offset    bigint DEFAULT NULL,
+    p_input_index     smallint[] DEFAULT NULL,
+    OUT base_offset   bigint,
+    OUT appended_at   timestamptz
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_count int := coalesce(cardinality(p_payloads), 0);
+    v_table text;
+    v_span  interval;
+BEGIN
+    IF v_count = 0 THEN
+        RAISE EXCEPTION 'an append needs at least one message' USING ERRCODE = 'TM005';
+    END IF;
+    -- clock_timestamp() is read after the lock is granted, so time never runs against offset order.
+    UPDATE tidemill.log_counter c
+       SET next_offset = c.next_offset + v_count, last_ts = greatest(c.last_ts, clock_timestamp())
+     WHERE c.topic_id = p_topic_id AND c.partition = p_partition
+    RETURNING c.next_offset - v_count, c.last_ts INTO base_offset, appended_at;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'topic % has no partition %', p_topic_id, p_partition USING ERRCODE = 'TM001';
+    END IF;
+    SELECT s.table_name INTO v_table FROM tidemill.segments s
+     WHERE s.topic_id = p_topic_id AND s.lower <= appended_at AND s.upper > appended_at AND s.state = 'open';
+    IF v_table IS NULL THEN
+        SELECT t.segment_span INTO v_span FROM tidemill.topics t WHERE t.topic_id = p_topic_id;
+        PERFORM tidemill.ensure_segments(p_topic_id, appended_at, appended_at + v_span);
+        SELECT s.table_name INTO STRICT v_table FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.lower <= appended_at AND s.upper > appended_at AND s.state = 'open';
+    END IF;
+    EXECUTE format(
+        'INSERT INTO log.%I (ts, base_offset, partition, record_count, bytes, origin, input_offset, input_partition,
+                             input_index, timestamps, keys, headers, payloads)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', v_table)
+    USING appended_at, base_offset, p_partition, v_count,
+          coalesce(p_bytes, (SELECT sum(length(m)) FROM unnest(p_payloads) m)::int),
+          p_origin, p_input_offset, p_input_partition, p_input_index, p_timestamps, p_keys, p_headers, p_payloads;
+END $$;
+
+-- Locks the row of an idempotent producer and says what to do with a sequence number: append it (no row returned as
+-- duplicate), or answer with the offsets it got the first time.
+CREATE FUNCTION tidemill.producer_begin(
+    p_producer_id  text,
+    p_topic_id     int,
+    p_partition    int,
+    p_epoch        bigint,
+    p_seq          bigint,
+    OUT duplicate   boolean,
+    OUT base_offset bigint,
+    OUT next_offset bigint
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_row tidemill.producers;
+    v_at  int;
+BEGIN
+    INSERT INTO tidemill.producers (producer_id, topic_id, partition, epoch, last_seq)
+    VALUES (p_producer_id, p_topic_id, p_partition, p_epoch, -1)
+    ON CONFLICT ON CONSTRAINT producers_pk DO NOTHING;
+    SELECT * INTO STRICT v_row FROM tidemill.producers p
+     WHERE p.producer_id = p_producer_id AND p.topic_id = p_topic_id AND p.partition = p_partition
+       FOR UPDATE;
+    IF p_epoch < v_row.epoch THEN
+        RAISE EXCEPTION 'producer "%" has epoch %, this request came with %', p_producer_id, v_row.epoch, p_epoch
+            USING ERRCODE = 'TM003', HINT = 'A newer instance of this producer has taken over; this one must stop.';
+    END IF;
+    duplicate := false;
+    IF p_epoch = v_row.epoch AND p_seq <= v_row.last_seq THEN
+        v_at := array_position(v_row.recent_seqs, p_seq);
+        IF v_at IS NULL THEN
+            RAISE EXCEPTION 'producer "%" sends sequence %, but % is already stored and the offsets of % are no longer known',
+                p_producer_id, p_seq, v_row.last_seq, p_seq
+                USING ERRCODE = 'TM004', HINT = 'The last eight sequences of a producer can be repeated.';
+        END IF;
+        duplicate := true;
+        base_offset := v_row.recent_bases[v_at];
+        next_offset := v_row.recent_nexts[v_at];
+    END IF;
+END $$;
+
+-- Remembers what producer_begin decided on; in the same transaction.
+CREATE FUNCTION tidemill.producer_end(
+    p_producer_id text, p_topic_id int, p_partition int, p_epoch bigint, p_seq bigint, p_base bigint, p_next bigint
+) RETURNS void
+LANGUAGE sql
+AS $$
+    UPDATE tidemill.producers p
+       SET epoch = p_epoch,
+           last_seq = p_seq,
+           recent_seqs = CASE WHEN p.epoch = p_epoch THEN (p_seq || p.recent_seqs)[1:8] ELSE ARRAY[p_seq] END,
+           recent_bases = CASE WHEN p.epoch = p_epoch THEN (p_base || p.recent_bases)[1:8] ELSE ARRAY[p_base] END,
+           recent_nexts = CASE WHEN p.epoch = p_epoch THEN (p_next || p.recent_nexts)[1:8] ELSE ARRAY[p_next] END,
+           updated_at = now()
+     WHERE p.producer_id = p_producer_id AND p.topic_id = p_topic_id AND p.partition = p_partition
+$$;
+
+-- Appends many messages: each goes to the partition of its key. Messages without a key go together, to one partition (of
+-- the producer where there is one, else any). With (producer_id, epoch, seq) a repeat stores nothing and answers the same.
+CREATE FUNCTION tidemill.append_many(
+    topic          text,
+    payloads       bytea[],
+    keys           bytea[] DEFAULT NULL,
+    headers        jsonb[] DEFAULT NULL,
+    timestamps     bigint[] DEFAULT NULL,
+    to_partition   int DEFAULT NULL,
+    producer_id    text DEFAULT NULL,
+    producer_epoch bigint DEFAULT 0,
+    producer_seq   bigint DEFAULT NULL
+) RETURNS TABLE (partition int, first_offset bigint, next_offset bigint, duplicate boolean)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_variable
+DECLARE
+    v_id         int := tidemill.topic_id(topic);
+    v_partitions int;
+    v_loose      int;
+    v_part       record;
+    v_base       bigint;
+BEGIN
+    IF producer_id IS NOT NULL AND (producer_seq IS NULL OR producer_seq < 0) THEN
+        RAISE EXCEPTION 'producer "%" must number its appends from 0', producer_id USING ERRCODE = 'TM005';
+    END IF;
+    SELECT t.partitions INTO v_partitions FROM tidemill.topics t WHERE t.topic_id = v_id;
+    v_loose := CASE WHEN producer_id IS NULL THEN floor(random() * v_partitions)::int
+                    ELSE tidemill.partition_of(convert_to(producer_id, 'UTF8'), v_partitions) END;
+    FOR v_part IN
+        SELECT coalesce(to_partition, tidemill.partition_of(m.key, v_partitions), v_loose) AS p,
+               array_agg(m.payload ORDER BY m.i) AS payloads,
+               CASE WHEN count(m.key) > 0 THEN array_agg(m.key ORDER BY m.i) END AS keys,
+               CASE WHEN count(m.header) > 0 THEN array_agg(m.header ORDER BY m.i) END AS headers,
+               CASE WHEN count(m.at) > 0 THEN array_agg(m.at ORDER BY m.i) END AS timestamps
+          FROM unnest(payloads, keys, headers, timestamps) WITH ORDINALITY AS m(payload, key, header, at, i)
+         GROUP BY 1 ORDER BY 1
+    LOOP
+        partition := v_part.p;
+        duplicate := false;
+        IF producer_id IS NOT NULL THEN
+            SELECT b.duplicate, b.base_offset, b.next_offset INTO duplicate, first_offset, next_offset
+              FROM tidemill.producer_begin(producer_id, v_id, v_part.p, producer_epoch, producer_seq) b;
+        END IF;
+        IF NOT duplicate THEN
+            SELECT a.base_offset INTO v_base
+              FROM tidemill.append_batch(v_id, v_part.p, v_part.payloads, v_part.keys, v_part.headers, v_part.timestamps) a;
+            first_offset := v_base;
+            next_offset := v_base + cardinality(v_part.payloads);
+            IF producer_id IS NOT NULL THEN
+                PERFORM tidemill.producer_end(producer_id, v_id, v_part.p, producer_epoch, producer_seq,
+                                              first_offset, next_offset);
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Appends one message: SELECT * FROM tidemill.append('positions', '{"id":"a1"}', key => 'a1').
+CREATE FUNCTION tidemill.append(
+    topic text, payload text, key text DEFAULT NULL, headers jsonb DEFAULT NULL, at timestamptz DEFAULT NULL,
+    OUT partition int, OUT c_offset bigint
+)
+LANGUAGE sql
+AS $$
+    SELECT a.partition, a.first_offset
+      FROM tidemill.append_many(topic, ARRAY[convert_to(payload, 'UTF8')],
+                                CASE WHEN key IS NOT NULL THEN ARRAY[convert_to(key, 'UTF8')] END,
+                                CASE WHEN headers IS NOT NULL THEN ARRAY[headers] END,
+                                CASE WHEN at IS NOT NULL THEN ARRAY[tidemill.micros(at)] END) a
+$$;
+
+-- Batches of one partition that overlap p_from and follow it, from one segment: the next call goes on in the next. The
+-- child table is named, never the parent, because planning over a thousand segments takes 100 ms.
+-- At least one batch is returned when there is one, however large.
+CREATE FUNCTION tidemill.fetch_batches(
+    p_topic_id int, p_partition int, p_from bigint, p_max_records int DEFAULT 1000, p_max_bytes bigint DEFAULT 4194304
+) RETURNS TABLE (base_offset bigint, record_count int, appended_at timestamptz, timestamps bigint[], keys bytea[],
+                 headers jsonb[], payloads bytea[])
+LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    v_end     bigint;
+    v_last    timestamptz;
+    v_start   bigint;
+    v_segment record;
+BEGIN
+    SELECT c.next_offset, c.last_ts, s.start_offset INTO v_end, v_last, v_start
+      FROM tidemill.log_counter c JOIN tidemill.log_start s USING (topic_id, partition)
+     WHERE c.topic_id = p_topic_id AND c.partition = p_partition;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'topic % has no partition %', p_topic_id, p_partition USING ERRCODE = 'TM001';
+    END IF;
+    IF p_from < v_start OR p_from > v_end THEN
+        RAISE EXCEPTION 'offset % of partition % is out of range: the log holds % up to %', p_from, p_partition, v_start, v_end
+            USING ERRCODE = 'TM002', HINT = 'Seek to earliest or latest.', DETAIL = format('%s %s', v_start, v_end);
+    END IF;
+    IF p_from = v_end THEN
+        RETURN;
+    END IF;
+    FOR v_segment IN
+        SELECT s.table_name
+          FROM tidemill.segments s
+          LEFT JOIN tidemill.segment_ranges r ON r.segment_id = s.segment_id AND r.partition = p_partition
+         WHERE s.topic_id = p_topic_id AND s.state <> 'dropped' AND s.lower <= v_last
+           AND (s.state = 'open' OR r.next_offset > p_from)
+         ORDER BY s.lower
+    LOOP
+        RETURN QUERY EXECUTE format(
+            'WITH near AS (
+                 SELECT b.base_offset, b.record_count, b.bytes, b.ts, b.timestamps, b.keys, b.headers, b.payloads
+                   FROM log.%1$I b
+                  WHERE b.partition = $1
+                    AND b.base_offset >= coalesce((SELECT max(l.base_offset) FROM log.%1$I l
+                                                    WHERE l.partition = $1 AND l.base_offset <= $2), $2)
+                    AND b.base_offset + b.record_count > $2
+                  ORDER BY b.base_offset LIMIT 512
+             ), counted AS (
+                 SELECT n.*, sum(n.record_count) OVER w AS records, sum(n.bytes) OVER w AS size,
+                        row_number() OVER w AS place
+                   FROM near n WINDOW w AS (ORDER BY n.base_offset)
+             )
+             SELECT c.base_offset, c.record_count, c.ts, c.timestamps, c.keys, c.headers, c.payloads
+               FROM counted c
+              WHERE c.place = 1 OR (c.records <= $3 AND c.size <= $4)
+              ORDER BY c.base_offset', v_segment.table_name)
+        USING p_partition, p_from, p_max_records, p_max_bytes;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Single messages of one partition from an offset on.
+CREATE FUNCTION tidemill.fetch(topic text, from_partition int, from_offset bigint, max_records int DEFAULT 100)
+RETURNS TABLE (partition int, c_offset bigint, ts timestamptz, key bytea, headers jsonb, payload bytea)
+LANGUAGE sql STABLE
+AS $$
+    SELECT from_partition, b.base_offset + m.i - 1, coalesce(tidemill.from_micros(m.at), b.appended_at), m.key, m.headers, m.payload
+      FROM tidemill.fetch_batches(tidemill.topic_id(topic), from_partition, from_offset, greatest(max_records, 1) + 1000) b
+     CROSS JOIN LATERAL unnest(b.payloads, b.keys, b.headers, b.timestamps) WITH ORDINALITY AS m(payload, key, headers, at, i)
+     WHERE b.base_offset + m.i - 1 >= from_offset
+     ORDER BY 2
+     LIMIT max_records
+$$;
+
+-- Seals a segment whose time is over: no later append can carry a time in its range, because the counters are moved past
+-- it, and what it holds is recorded. True when it was sealed now.
+CREATE FUNCTION tidemill.seal_segment(p_segment_id bigint) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_segment tidemill.segments;
+BEGIN
+    SELECT * INTO v_segment FROM tidemill.segments s
+     WHERE s.segment_id = p_segment_id AND s.state = 'open' AND s.upper <= clock_timestamp() FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- In the order of the partitions, as every append goes.
+    PERFORM 1 FROM tidemill.log_counter c WHERE c.topic_id = v_segment.topic_id ORDER BY c.partition FOR UPDATE;
+    UPDATE tidemill.log_counter c SET last_ts = greatest(c.last_ts, v_segment.upper) WHERE c.topic_id = v_segment.topic_id;
+    EXECUTE format(
+        'INSERT INTO tidemill.segment_ranges (segment_id, partition, first_offset, next_offset)
+         SELECT $1, c.partition, f.base_offset, l.base_offset + l.record_count
+           FROM tidemill.log_counter c
+          CROSS JOIN LATERAL (SELECT b.base_offset FROM log.%1$I b WHERE b.partition = c.partition
+                               ORDER BY b.base_offset LIMIT 1) f
+          CROSS JOIN LATERAL (SELECT b.base_offset, b.record_count FROM log.%1$I b WHERE b.partition = c.partition
+                               ORDER BY b.base_offset DESC LIMIT 1) l
+          WHERE c.topic_id = $2', v_segment.table_name)
+    USING v_segment.segment_id, v_segment.topic_id;
+    UPDATE tidemill.segments s SET state = 'sealed', sealed_at = clock_timestamp() WHERE s.segment_id = p_segment_id;
+    RETURN true;
+END $$;
+
+-- What a topic takes in Postgres, measured: tables, indexes and TOAST of its live segments, and the messages in them.
+CREATE FUNCTION tidemill.topic_size(p_topic_id int, OUT segments bigint, OUT bytes bigint, OUT records bigint)
+LANGUAGE sql STABLE
+AS $$
+    SELECT (SELECT count(*) FROM tidemill.segments s WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped')),
+           (SELECT coalesce(sum(pg_total_relation_size(to_regclass(format('log.%I', s.table_name)))), 0)::bigint
+              FROM tidemill.segments s WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped')),
+           (SELECT coalesce(sum(c.next_offset - l.start_offset), 0)::bigint
+              FROM tidemill.log_counter c JOIN tidemill.log_start l USING (topic_id, partition)
+             WHERE c.topic_id = p_topic_id)
+$$;
