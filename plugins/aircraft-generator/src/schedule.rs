@@ -52,13 +52,7 @@ pub struct Moment {
 impl Schedule {
     /// The first reports are those of the last [`BATCH`], so that something is there at once.
     pub fn start(now: Timestamp, rate: f64) -> Self {
-        Schedule {
-            anchor: now - BATCH,
-            simulated: 0,
-            made: 0,
-            rate,
-            next_aircraft: 0,
-        }
+        Schedule { anchor: now - BATCH, simulated: 0, made: 0, rate, next_aircraft: 0 }
     }
 
     /// Goes on from here at `now` and at `rate`. If the host's time has parted from the schedule, tells by how many
@@ -99,10 +93,7 @@ impl Schedule {
     /// The moment of the next report.
     fn moment(&self) -> Moment {
         let offset = (self.made as f64 * SECOND as f64 / self.rate).ceil() as i64;
-        Moment {
-            due: self.anchor.saturating_add(offset),
-            simulated: self.simulated.saturating_add(offset),
-        }
+        Moment { due: self.anchor.saturating_add(offset), simulated: self.simulated.saturating_add(offset) }
     }
 
     fn anchor_at(&mut self, anchor: Timestamp, simulated: i64) {

@@ -36,12 +36,8 @@ pub struct Network {
 
 impl Network {
     pub fn measure() -> Self {
-        let pairs = AIRPORTS
-            .iter()
-            .flat_map(|from| AIRPORTS.iter().map(move |to| route_nm(from, to)));
-        Network {
-            distances: pairs.collect(),
-        }
+        let pairs = AIRPORTS.iter().flat_map(|from| AIRPORTS.iter().map(move |to| route_nm(from, to)));
+        Network { distances: pairs.collect() }
     }
 
     /// The round of an aircraft: at least two places, each within the kind's range of the next.
@@ -54,10 +50,7 @@ impl Network {
         for _ in 0..ATTEMPTS {
             let count = stops.0 + random.below(stops.1 - stops.0 + 1);
             if let Some(round) = self.round(kind, count as usize, random) {
-                return round
-                    .into_iter()
-                    .map(|index| Site::from(&AIRPORTS[index]))
-                    .collect();
+                return round.into_iter().map(|index| Site::from(&AIRPORTS[index])).collect();
             }
         }
         // Two busy airports 500 nm apart: in the range of every kind but the private, for which it is merely long.
@@ -68,9 +61,8 @@ impl Network {
         let mut round = vec![draw(kind, random)];
         while round.len() < count {
             let last = *round.last()?;
-            let next = (0..DRAWS)
-                .map(|_| draw(kind, random))
-                .find(|&next| self.in_range(last, next, kind))?;
+            let next =
+                (0..DRAWS).map(|_| draw(kind, random)).find(|&next| self.in_range(last, next, kind))?;
             round.push(next);
         }
         let closes = self.in_range(*round.last()?, *round.first()?, kind);
@@ -85,11 +77,7 @@ impl Network {
 
 impl From<&Airport> for Site {
     fn from(airport: &Airport) -> Self {
-        Site {
-            lat: airport.lat,
-            lon: airport.lon,
-            elevation_ft: airport.elevation_ft,
-        }
+        Site { lat: airport.lat, lon: airport.lon, elevation_ft: airport.elevation_ft }
     }
 }
 
@@ -102,11 +90,7 @@ fn route_nm(from: &Airport, to: &Airport) -> f64 {
     let northernmost = (1..8)
         .map(|part| path.at(length * f64::from(part) / 8.0, 0.0, 0.0).lat)
         .fold(from.lat.max(to.lat), f64::max);
-    if northernmost < NORTHERN_LIMIT {
-        length
-    } else {
-        f64::INFINITY
-    }
+    if northernmost < NORTHERN_LIMIT { length } else { f64::INFINITY }
 }
 
 /// An airport that suits the kind: airlines and freight prefer the busy ones, the military its bases.

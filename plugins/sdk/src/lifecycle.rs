@@ -69,14 +69,10 @@ pub(crate) fn configure<T: Instance>(config: &str) -> Result<(), String> {
 }
 
 /// Calls `work` with the plugin that `configure` made.
-pub(crate) fn with<T: Instance, R>(
-    work: impl FnOnce(&mut T) -> Result<R, Failure>,
-) -> Result<R, Failure> {
+pub(crate) fn with<T: Instance, R>(work: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
     T::slot().with_borrow_mut(|slot| match slot {
         Some(plugin) => work(plugin),
-        None => Err(Failure::fatal(
-            "not configured: call `configure` before any work",
-        )),
+        None => Err(Failure::fatal("not configured: call `configure` before any work")),
     })
 }
 
@@ -89,8 +85,8 @@ fn log_panics() {
 /// The lifecycle is one interface in WIT and one generated trait for each world.
 macro_rules! implement_lifecycle {
     ($world:ident, $kind:path) => {
-        impl<T: $kind + Instance>
-            crate::bindings::$world::exports::tidemill::plugin::lifecycle::Guest for Exported<T>
+        impl<T: $kind + Instance> crate::bindings::$world::exports::tidemill::plugin::lifecycle::Guest
+            for Exported<T>
         {
             fn describe() -> Descriptor {
                 describe::<T>()
@@ -113,9 +109,7 @@ mod tests {
     use super::*;
     use crate::{
         Message, Outcome, Transform,
-        bindings::transform::exports::tidemill::plugin::{
-            lifecycle::Guest as _, transforming::Guest as _,
-        },
+        bindings::transform::exports::tidemill::plugin::{lifecycle::Guest as _, transforming::Guest as _},
     };
 
     #[derive(Deserialize)]

@@ -21,8 +21,7 @@ impl Message {
     /// # Errors
     /// A reject if it is not UTF-8.
     pub fn text(&self) -> Result<&str, Refusal> {
-        str::from_utf8(&self.payload)
-            .map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
+        str::from_utf8(&self.payload).map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
     }
 
     /// The value of the first header of this name.
@@ -98,10 +97,7 @@ impl Emission {
     /// Adds a header; names may repeat.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(Header {
-            name: name.to_owned(),
-            value: value.into(),
-        });
+        self.headers.push(Header { name: name.to_owned(), value: value.into() });
         self
     }
 
@@ -141,10 +137,7 @@ impl Failure {
 
     /// A passing trouble: the same batch comes again, after `micros` or after the host's own back-off.
     pub fn retry(reason: impl Into<String>, micros: Option<u64>) -> Self {
-        Failure::Retry(RetryHint {
-            reason: reason.into(),
-            after: micros,
-        })
+        Failure::Retry(RetryHint { reason: reason.into(), after: micros })
     }
 }
 
@@ -159,10 +152,7 @@ mod tests {
             timestamp: 5,
             attempt: 1,
             key: Some(b"key".to_vec()),
-            headers: vec![Header {
-                name: "trace".to_owned(),
-                value: b"1".to_vec(),
-            }],
+            headers: vec![Header { name: "trace".to_owned(), value: b"1".to_vec() }],
             payload: payload.into(),
         }
     }
@@ -218,10 +208,7 @@ mod tests {
             input: Some(7),
             port: Some("alerts".to_owned()),
             key: Some(b"k".to_vec()),
-            headers: vec![Header {
-                name: "a".to_owned(),
-                value: b"1".to_vec(),
-            }],
+            headers: vec![Header { name: "a".to_owned(), value: b"1".to_vec() }],
             timestamp: Some(9),
             payload: b"[1,2]".to_vec(),
         };

@@ -33,10 +33,7 @@ impl Outcome {
     /// Nothing emitted, nothing refused.
     #[must_use]
     pub fn new() -> Self {
-        Outcome {
-            emissions: Vec::new(),
-            refusals: Vec::new(),
-        }
+        Outcome { emissions: Vec::new(), refusals: Vec::new() }
     }
 
     /// Runs `work` on each message. Its emissions get the message's index as their input unless they name one, and
@@ -109,17 +106,10 @@ mod tests {
             outcome.emit(Emission::new(number.to_string()).from_input(0));
             Ok(())
         });
-        let emitted: Vec<_> = outcome
-            .emissions
-            .iter()
-            .map(|emission| (emission.input, emission.payload.as_slice()))
-            .collect();
-        let expected: [(Option<u32>, &[u8]); 4] = [
-            (Some(0), b"before"),
-            (Some(0), b"1"),
-            (Some(2), b"before"),
-            (Some(0), b"2"),
-        ];
+        let emitted: Vec<_> =
+            outcome.emissions.iter().map(|emission| (emission.input, emission.payload.as_slice())).collect();
+        let expected: [(Option<u32>, &[u8]); 4] =
+            [(Some(0), b"before"), (Some(0), b"1"), (Some(2), b"before"), (Some(0), b"2")];
         assert_eq!(emitted, expected);
         assert_eq!(outcome.refusals.len(), 1);
         assert_eq!(outcome.refusals[0].input, 1);
