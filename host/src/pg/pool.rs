@@ -141,9 +141,9 @@ pub fn parse_url(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     }
 }
 
-/// Asks the server one thing over a connection of its own.
+/// Asks the server one thing over a connection of its own, to the database that every server has.
 pub async fn ping(url: &str) -> Result<(), sqlx::Error> {
-    attempt(&parse_url(url)?).await
+    attempt(&parse_url(url)?.database("postgres")).await
 }
 
 async fn attempt(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
@@ -162,7 +162,7 @@ async fn attempt(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
 }
 
 /// Whether an error may pass while a server starts: not reached, starting up or shutting down, too many clients.
-fn is_passing(error: &sqlx::Error) -> bool {
+pub fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => {

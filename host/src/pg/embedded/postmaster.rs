@@ -41,7 +41,7 @@ pub enum PostmasterError {
         tail: String,
         log: PathBuf,
     },
-    #[error("postgres was not ready within {} s: {reason}; its log is {}", READY_WITHIN.as_secs(), .log.display())]
+    #[error("postgres does not answer as it should: {reason} (waited up to {} s); its log is {}", READY_WITHIN.as_secs(), .log.display())]
     NotReady { reason: String, log: PathBuf },
     #[error(
         "a server (pid {pid}) that tidemill cannot use runs on {}: {reason}; stop it with pg_ctl stop -D {0}",
@@ -212,22 +212,25 @@ impl Recipe {
         let started = Instant::now();
         let mut said = started;
         loop {
-            let reason = match pool::ping(&postmaster.url).await {
+            let error = match pool::ping(&postmaster.url).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             if let Some(status) = postmaster.try_exited() {
                 let tail = LogFile::new(&log).tail(since);
                 return Err(PostmasterError::Ended { status, tail, log });
             }
-            if started.elapsed() > READY_WITHIN {
-                return Err(PostmasterError::NotReady { reason, log });
+            if started.elapsed() > READY_WITHIN || !pool::is_passing(&error) {
+                return Err(PostmasterError::NotReady {
+                    reason: error.to_string(),
+                    log,
+                });
             }
             if said.elapsed() > Duration::from_secs(3) {
                 said = Instant::now();
                 tracing::info!(
                     seconds = started.elapsed().as_secs(),
-                    reason,
+                    %error,
                     "waiting for the embedded Postgres (after a crash it replays its log)"
                 );
             }
