@@ -210,3 +210,6 @@ async fn relaunch(recipe: &Recipe, stop: &CancellationToken) -> Option<Postmaste
         pause = (pause * 2).min(longest);
     }
 }
+
+#[cfg(test)]
+mod tests;
