@@ -62,20 +62,12 @@ async fn from_template(template: &str) -> TestDatabase {
         .await
         .expect("connecting to the test server");
     let sql = format!("CREATE DATABASE {name} TEMPLATE {template}");
-    sqlx::query(AssertSqlSafe(sql))
-        .execute(&mut connection)
-        .await
-        .expect("creating a test database");
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.expect("creating a test database");
     let _ = connection.close().await;
 
     let url = server.replace(&format!("/{NAME}?"), &format!("/{name}?"));
-    let settings = PoolSettings {
-        max_connections: 8,
-        ..PoolSettings::default()
-    };
-    let pool = pool::connect(&url, &settings)
-        .await
-        .expect("connecting to a test database");
+    let settings = PoolSettings { max_connections: 8, ..PoolSettings::default() };
+    let pool = pool::connect(&url, &settings).await.expect("connecting to a test database");
     TestDatabase { name, url, pool }
 }
 
@@ -86,24 +78,19 @@ fn server_url() -> &'static str {
     URL.get_or_init(|| {
         let (send, receive) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let dir = TemporaryDir::new();
                 let data_dir = DataDir::open(dir.path()).expect("a data directory");
                 let server = EmbeddedServer::start(&data_dir, EmbeddedOptions::default())
                     .await
                     .expect("the test server");
-                send.send(server.url().to_owned())
-                    .expect("the test that waits for the server");
+                send.send(server.url().to_owned()).expect("the test that waits for the server");
                 std::future::pending::<()>().await;
             });
         });
-        receive
-            .recv()
-            .expect("the test server did not start; its error is above")
+        receive.recv().expect("the test server did not start; its error is above")
     })
 }
 
@@ -134,10 +121,7 @@ impl TemporaryDir {
         let mut command = Command::new("sh");
         // A group of its own: Ctrl-C ends the tests, and the cleaning goes on.
         command.arg("-c").arg(REAPER).arg(&path).process_group(0);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let reaper = command.spawn().expect("a shell that cleans up");
         Self { path, reaper }
     }

@@ -13,24 +13,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn start(dir: &Path) -> (DataDir, EmbeddedServer) {
     let data_dir = DataDir::open(dir).unwrap();
-    let server = EmbeddedServer::start(&data_dir, EmbeddedOptions::default())
-        .await
-        .unwrap();
+    let server = EmbeddedServer::start(&data_dir, EmbeddedOptions::default()).await.unwrap();
     (data_dir, server)
 }
 
 async fn execute(url: &str, sql: &'static str) {
-    let mut connection = PgConnection::connect_with(&pool::parse_url(url).unwrap())
-        .await
-        .unwrap();
+    let mut connection = PgConnection::connect_with(&pool::parse_url(url).unwrap()).await.unwrap();
     sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
 }
 
 async fn count(url: &str) -> Result<i64, sqlx::Error> {
     let mut connection = PgConnection::connect_with(&pool::parse_url(url)?).await?;
-    sqlx::query_scalar("SELECT count(*) FROM kept")
-        .fetch_one(&mut connection)
-        .await
+    sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut connection).await
 }
 
 /// The postmaster's pid, as its own file has it.
@@ -65,10 +59,7 @@ async fn data_lasts_from_one_start_to_the_next() {
     let home = server.home().to_path_buf();
     server.stop().await.unwrap();
     assert_eq!(pidfile::look(&home.join("data")), pidfile::Found::Nobody);
-    assert!(
-        !pidfile::path(&home.join("data")).exists(),
-        "stopped, but not in order"
-    );
+    assert!(!pidfile::path(&home.join("data")).exists(), "stopped, but not in order");
     drop(data_dir);
 
     let (_data_dir, server) = start(temp.path()).await;
@@ -120,11 +111,7 @@ async fn a_stale_pid_file_does_not_block_a_start() {
     // The pid has since been given to another process of a user whom Postgres may signal.
     let path = pidfile::path(&home.join("data"));
     let text = std::fs::read_to_string(&path).unwrap();
-    let mine = text.replacen(
-        &old.as_raw_nonzero().to_string(),
-        &std::process::id().to_string(),
-        1,
-    );
+    let mine = text.replacen(&old.as_raw_nonzero().to_string(), &std::process::id().to_string(), 1);
     std::fs::write(&path, mine).unwrap();
     drop(data_dir);
 
@@ -164,18 +151,9 @@ async fn a_server_that_cannot_start_says_why() {
     let temp = TemporaryDir::new();
     let data_dir = DataDir::open(temp.path()).unwrap();
     let settings = vec![("shared_buffers".to_owned(), "much".to_owned())];
-    let options = EmbeddedOptions {
-        settings,
-        ..EmbeddedOptions::default()
-    };
-    let error = EmbeddedServer::start(&data_dir, options)
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("invalid value for parameter \"shared_buffers\": \"much\""),
-        "{error}"
-    );
+    let options = EmbeddedOptions { settings, ..EmbeddedOptions::default() };
+    let error = EmbeddedServer::start(&data_dir, options).await.unwrap_err().to_string();
+    assert!(error.contains("invalid value for parameter \"shared_buffers\": \"much\""), "{error}");
     assert!(error.contains("server.log"), "{error}");
 }
 
@@ -185,10 +163,7 @@ async fn data_of_another_version_is_refused_with_the_versions_named() {
     let data_dir = DataDir::open(temp.path()).unwrap();
     std::fs::create_dir_all(temp.path().join("postgres/data")).unwrap();
     std::fs::write(temp.path().join("postgres/data/PG_VERSION"), "9\n").unwrap();
-    let error = EmbeddedServer::start(&data_dir, EmbeddedOptions::default())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = EmbeddedServer::start(&data_dir, EmbeddedOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("was made by PostgreSQL 9, but only"), "{error}");
 }
 
@@ -199,18 +174,11 @@ async fn only_the_servers_user_can_enter_the_sockets_folder() {
     let (_data_dir, server) = start(temp.path()).await;
     let meta = std::fs::metadata(server.home().join("run")).unwrap();
     assert_eq!(meta.mode() & 0o777, 0o700);
-    let mut connection = PgConnection::connect_with(&pool::parse_url(server.url()).unwrap())
-        .await
-        .unwrap();
-    let tcp: String = sqlx::query_scalar("SHOW listen_addresses")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let mut connection = PgConnection::connect_with(&pool::parse_url(server.url()).unwrap()).await.unwrap();
+    let tcp: String = sqlx::query_scalar("SHOW listen_addresses").fetch_one(&mut connection).await.unwrap();
     assert_eq!(tcp, "");
-    let checksums: String = sqlx::query_scalar("SHOW data_checksums")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let checksums: String =
+        sqlx::query_scalar("SHOW data_checksums").fetch_one(&mut connection).await.unwrap();
     assert_eq!(checksums, "on");
     drop(connection);
     server.stop().await.unwrap();
