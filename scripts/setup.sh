@@ -6,6 +6,7 @@
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
+# shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -33,7 +34,9 @@ step_toolchain() {
 }
 
 need_node() {
-    have node && have npm || die "node and npm are not installed" "install Node.js $node_version or later: https://nodejs.org"
+    if ! have node || ! have npm; then
+        die "node and npm are not installed" "install Node.js $node_version or later: https://nodejs.org"
+    fi
     local version
     version=$(node --version)
     at_least $node_version "${version#v}" || die "Node.js $version is older than $node_version" "update it: https://nodejs.org"
@@ -109,7 +112,7 @@ step_postgres() {
 step_duckdb() {
     local wanted library
     wanted=$(fingerprint scripts/npm/duckdb)
-    if is_done duckdb "$wanted" && [ -e "$setup/duckdb/lib/libduckdb.so" ] || [ -e "$setup/duckdb/lib/libduckdb.dylib" ]; then
+    if is_done duckdb "$wanted" && [ -e "$(echo "$setup"/duckdb/lib/libduckdb.*)" ]; then
         return
     fi
     say "installing DuckDB's shared library from npm"
