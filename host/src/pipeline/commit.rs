@@ -66,7 +66,7 @@ pub async fn commit(
             return Err(fenced(stage, step));
         }
         if let WriteError::Append(error) = &error
-            && !error.is_transient()
+            && is_final(error)
         {
             return Err(StageError::Fatal(format!("the output cannot be stored: {error}")));
         }
@@ -93,6 +93,18 @@ pub async fn commit(
     }
     after(stage, effects);
     Ok(())
+}
+
+/// Whether the same append can never succeed.
+fn is_final(error: &AppendError) -> bool {
+    matches!(
+        error,
+        AppendError::TopicGone { .. }
+            | AppendError::NoSuchPartition { .. }
+            | AppendError::RecordTooLarge { .. }
+            | AppendError::RequestTooLarge { .. }
+            | AppendError::Invalid(_)
+    )
 }
 
 async fn wait(duration: Duration, token: &CancellationToken) {
