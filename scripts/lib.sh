@@ -34,7 +34,7 @@ quietly() {
 # One number for the contents of files and folders, without what is built or installed into them.
 fingerprint() {
     find "$@" \( -name node_modules -o -name dist -o -name target \) -prune -o -type f -print0 |
-        LC_ALL=C sort -z | xargs -0 cat 2>/dev/null | cksum
+        LC_ALL=C sort -z | xargs -0 cksum | cksum
 }
 
 # is_done NAME FINGERPRINT: whether the step was done for this input.
