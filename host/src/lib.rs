@@ -19,6 +19,8 @@
 
 pub mod config;
 
+pub mod pg;
+
 pub mod clock;
 pub mod ids;
 pub mod record;
