@@ -394,7 +394,8 @@ BEGIN
                              input_index, timestamps, keys, headers, payloads)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', v_table)
     USING appended_at, base_offset, p_partition, v_count,
-          coalesce(p_bytes, (SELECT sum(length(m)) FROM unnest(p_payloads) m)::int),
+          coalesce(p_bytes, (SELECT sum(length(m.p) + coalesce(length(m.k), 0) + coalesce(length(m.h::text), 0))
+                               FROM unnest(p_payloads, p_keys, p_headers) m(p, k, h))::int),
           p_origin, p_input_offset, p_input_partition, p_input_index, p_timestamps, p_keys, p_headers, p_payloads;
 END $$;
 
@@ -598,7 +599,7 @@ BEGIN
                        CASE WHEN count(w.key) > 0 THEN array_agg(w.key ORDER BY w.i) END AS keys,
                        CASE WHEN count(w.header) > 0 THEN array_agg(w.header ORDER BY w.i) END AS headers,
                        CASE WHEN count(w.at) > 0 THEN array_agg(w.at ORDER BY w.i) END AS timestamps
-                  FROM (SELECT r.*, (row_number() OVER o - 1) / 10000 + (sum(length(r.payload)) OVER o - 1) / 4194304 AS piece
+                  FROM (SELECT r.*, (row_number() OVER o - 1) / 10000 + (sum(length(r.payload) + coalesce(length(r.key), 0)) OVER o - 1) / 4194304 AS piece
                           FROM (SELECT coalesce(to_partition, tidemill.partition_of(m.key, v_partitions), v_loose) AS p,
                                        m.payload, m.key, tidemill.headers(m.header) AS header, m.at, m.i
                                   FROM unnest(payloads, keys, headers, timestamps)
@@ -724,6 +725,7 @@ $$;
 -- it, and what it holds is recorded. True when it was sealed now.
 CREATE FUNCTION tidemill.seal_segment(p_segment_id bigint) RETURNS boolean
 LANGUAGE plpgsql
+SET lock_timeout = '1s'
 AS $$
 DECLARE
     v_segment tidemill.segments;
@@ -747,6 +749,52 @@ BEGIN
           WHERE c.topic_id = $2', v_segment.table_name)
     USING v_segment.segment_id, v_segment.topic_id;
     UPDATE tidemill.segments s SET state = 'sealed', sealed_at = clock_timestamp() WHERE s.segment_id = p_segment_id;
+    RETURN true;
+END $$;
+
+-- Takes the oldest segments whose retention is over out of the log, in order and up to the first that must stay, and
+-- moves the log's start past them. How many. From then on no reader is sent to their tables.
+CREATE FUNCTION tidemill.expire_segments(p_topic_id int) RETURNS int
+LANGUAGE plpgsql
+SET lock_timeout = '200ms'
+AS $$
+DECLARE
+    v_topic   tidemill.topics;
+    v_segment tidemill.segments;
+    v_expired int := 0;
+BEGIN
+    SELECT * INTO v_topic FROM tidemill.topics t WHERE t.topic_id = p_topic_id;
+    FOR v_segment IN
+        SELECT * FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower FOR UPDATE
+    LOOP
+        EXIT WHEN (v_segment.upper >= clock_timestamp() - v_topic.hot_retention) IS NOT FALSE
+               OR NOT (v_segment.state = 'archived' OR (v_segment.state = 'sealed' AND NOT v_topic.archive));
+        UPDATE tidemill.log_start l SET start_offset = greatest(l.start_offset, r.next_offset)
+          FROM tidemill.segment_ranges r
+         WHERE r.segment_id = v_segment.segment_id AND l.topic_id = p_topic_id AND l.partition = r.partition;
+        UPDATE tidemill.segments s SET state = 'dropping', dropping_at = clock_timestamp()
+         WHERE s.segment_id = v_segment.segment_id;
+        v_expired := v_expired + 1;
+    END LOOP;
+    RETURN v_expired;
+END $$;
+
+-- Drops the table of a segment that is out of the log and detached. True when it was dropped now.
+CREATE FUNCTION tidemill.drop_segment(p_segment_id bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET lock_timeout = '200ms'
+AS $$
+DECLARE
+    v_segment tidemill.segments;
+BEGIN
+    SELECT * INTO v_segment FROM tidemill.segments s
+     WHERE s.segment_id = p_segment_id AND s.state = 'dropping' FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE IF EXISTS log.%I', v_segment.table_name);
+    UPDATE tidemill.segments s SET state = 'dropped', dropped_at = clock_timestamp() WHERE s.segment_id = p_segment_id;
     RETURN true;
 END $$;
 

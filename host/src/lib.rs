@@ -19,6 +19,11 @@
 
 pub mod config;
 
+pub mod replay;
+
+pub mod log;
+pub mod segments;
+
 pub mod pg;
 
 pub mod clock;
