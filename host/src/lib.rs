@@ -17,6 +17,7 @@
 //! | [`config`] | TOML -> validated plan; the difference of two plans |
 //! | [`ids`], [`record`], [`clock`] | the vocabulary |
 
+pub mod cli;
 pub mod config;
 
 pub mod clock;
