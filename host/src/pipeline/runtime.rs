@@ -1,0 +1,310 @@
+//! From a plan to running stages, and from one plan to the next.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{Services, Stage, limits};
+use super::status::{PipelineStatus, StageCell};
+use super::supervisor::Running;
+use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan};
+use crate::config::plugins::{PluginFolders, PluginNotFound};
+use crate::ids::{PipelineName, StageName, TopicName};
+use crate::log::LogError;
+use crate::log::offsets::HEARTBEAT;
+use crate::pipeline::lint;
+use crate::plugin::{CallError, ColumnType, Descriptor, LoadError, Plugin, PluginEngine, Table as TableDescriptor};
+use crate::tables::{self, ColumnSpec, Keeper, TableError, TableSpec, Tables};
+
+/// Why a plan was not applied. What ran before runs on.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{stage}: {error}")]
+    NotFound { stage: String, error: PluginNotFound },
+    #[error("{stage}: cannot read {}: {error}", path.display())]
+    Unreadable { stage: String, path: PathBuf, error: std::io::Error },
+    #[error("{stage}: {}: {error}", path.display())]
+    Load { stage: String, path: PathBuf, error: LoadError },
+    #[error("{stage}: {error}")]
+    Describe { stage: String, error: CallError },
+    #[error("{stage}: the component's bytes have SHA-256 {found}, the pipeline file pins {wanted}")]
+    Pinned { stage: String, wanted: String, found: String },
+    #[error("{stage}: {}", problems.join("; "))]
+    Lint { stage: String, problems: Vec<String> },
+    #[error("topic {topic}: {error}")]
+    Topic { topic: TopicName, error: LogError },
+    #[error("{stage}: {error}")]
+    Table { stage: String, error: TableError },
+    #[error("{stage}: {error}")]
+    Log { stage: String, error: LogError },
+}
+
+impl ApplyError {
+    /// Whether the user's files are wrong (and not Postgres or the machine).
+    pub fn is_validation(&self) -> bool {
+        match self {
+            Self::NotFound { .. }
+            | Self::Load { .. }
+            | Self::Describe { .. }
+            | Self::Pinned { .. }
+            | Self::Lint { .. } => true,
+            Self::Topic { error, .. } => !error.is_transient(),
+            Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
+            Self::Unreadable { .. } | Self::Log { .. } => false,
+        }
+    }
+}
+
+type Key = (PipelineName, StageName);
+
+/// All running pipelines of this process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: PluginEngine,
+    services: Services,
+    tables: Tables,
+    folders: PluginFolders,
+    token: CancellationToken,
+    /// What runs. Only `apply` and `stop` change it, one at a time.
+    running: Mutex<BTreeMap<Key, Running>>,
+    plan: std::sync::Mutex<Plan>,
+    /// The cells of what runs, for those who only look.
+    cells: std::sync::Mutex<BTreeMap<Key, Arc<StageCell>>>,
+}
+
+impl Runtime {
+    pub fn new(engine: PluginEngine, services: Services, tables: Tables, folders: PluginFolders) -> Self {
+        let inner = Inner {
+            engine,
+            services,
+            tables,
+            folders,
+            token: CancellationToken::new(),
+            running: Mutex::default(),
+            plan: std::sync::Mutex::default(),
+            cells: std::sync::Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes what runs equal to `plan`: builds what is new or changed, then stops what is gone or changed, then starts.
+    /// When anything cannot be built nothing is stopped.
+    pub async fn apply(&self, plan: Plan) -> Result<(), ApplyError> {
+        let inner = &self.inner;
+        let mut running = inner.running.lock().await;
+        let mut built: BTreeMap<Key, Arc<Stage>> = BTreeMap::new();
+        for pipeline in plan.pipelines.values() {
+            self.ensure_topics(pipeline).await?;
+            for stage in pipeline.stages.values() {
+                let key = (pipeline.name.clone(), stage.name.clone());
+                if running.get(&key).is_none_or(|old| old.stage.plan != *stage) {
+                    built.insert(key, Arc::new(self.build(pipeline, stage).await?));
+                }
+            }
+        }
+        let wanted = |key: &Key| plan.pipelines.get(&key.0).is_some_and(|p| p.stages.contains_key(&key.1));
+        let leaving: Vec<Key> =
+            running.keys().filter(|key| built.contains_key(*key) || !wanted(key)).cloned().collect();
+        for key in leaving {
+            if let Some(old) = running.remove(&key) {
+                old.stop().await;
+            }
+        }
+        for (key, stage) in built {
+            tracing::info!(stage = stage.label(), plugin = stage.plan.plugin.name, digest = %stage.plugin.digest(), "start");
+            running.insert(key, Running::start(stage, &inner.token));
+        }
+        let cells = running.iter().map(|(key, running)| (key.clone(), running.stage.cell.clone())).collect();
+        *lock(&inner.cells) = cells;
+        *lock(&inner.plan) = plan;
+        Ok(())
+    }
+
+    async fn ensure_topics(&self, pipeline: &PipelinePlan) -> Result<(), ApplyError> {
+        for topic in pipeline.topics.values() {
+            let ensured = self.inner.services.log.ensure_topic(topic).await;
+            ensured.map_err(|error| ApplyError::Topic { topic: topic.name.clone(), error })?;
+        }
+        Ok(())
+    }
+
+    /// Everything a stage needs before it can start: its component checked, its topics, tables and group in place.
+    async fn build(&self, pipeline: &PipelinePlan, plan: &StagePlan) -> Result<Stage, ApplyError> {
+        let inner = &self.inner;
+        let label = format!("{}/{}", pipeline.name, plan.name);
+        let (plugin, descriptor) = self.load(pipeline, plan, &label).await?;
+        let log = &inner.services.log;
+        let in_log = |error| ApplyError::Log { stage: label.clone(), error };
+        let mut outputs = BTreeMap::new();
+        for (port, topic) in &plan.outputs {
+            outputs.insert(port.clone(), log.topic(topic.as_str()).await.map_err(in_log)?);
+        }
+        let mut input = None;
+        if let Some(wanted) = &plan.input {
+            input = Some(log.topic(wanted.topic.as_str()).await.map_err(in_log)?);
+            inner.services.groups.join(&wanted.group, &wanted.topic, wanted.start).await.map_err(in_log)?;
+        }
+        let tables = self.ensure_tables(pipeline, plan, &descriptor, &label).await?;
+        let digest = plugin.digest().to_string();
+        let origin = log
+            .origin(pipeline.name.as_str(), plan.name.as_str(), &plan.plugin.name, &digest)
+            .await
+            .map_err(in_log)?;
+        let cell = StageCell::new(pipeline.name.clone(), plan.clone(), descriptor.version.clone(), digest);
+        let services = inner.services.clone();
+        Ok(Stage { plan: plan.clone(), plugin, origin, input, outputs, tables, cell, services })
+    }
+
+    async fn load(
+        &self,
+        pipeline: &PipelinePlan,
+        plan: &StagePlan,
+        label: &str,
+    ) -> Result<(Plugin, Descriptor), ApplyError> {
+        let stage = || label.to_string();
+        let path = self
+            .inner
+            .folders
+            .find(&plan.plugin, &pipeline.file)
+            .map_err(|error| ApplyError::NotFound { stage: stage(), error })?;
+        let bytes = tokio::fs::read(&path)
+            .await
+            .map_err(|error| ApplyError::Unreadable { stage: stage(), path: path.clone(), error })?;
+        let plugin = self
+            .inner
+            .engine
+            .load(bytes, plan.kind.into())
+            .await
+            .map_err(|error| ApplyError::Load { stage: stage(), path: path.clone(), error })?;
+        if let Some(wanted) = &plan.plugin.sha256 {
+            let found = plugin.digest().to_string();
+            if found.trim_start_matches("sha256:") != wanted {
+                return Err(ApplyError::Pinned { stage: stage(), wanted: wanted.clone(), found });
+            }
+        }
+        let descriptor = plugin
+            .describe(&limits(&plan.limits))
+            .await
+            .map_err(|error| ApplyError::Describe { stage: stage(), error })?;
+        let problems = lint::check(plan, &descriptor);
+        if !problems.is_empty() {
+            return Err(ApplyError::Lint { stage: stage(), problems });
+        }
+        Ok((plugin, descriptor))
+    }
+
+    async fn ensure_tables(
+        &self,
+        pipeline: &PipelinePlan,
+        plan: &StagePlan,
+        descriptor: &Descriptor,
+        label: &str,
+    ) -> Result<BTreeMap<String, Arc<tables::Table>>, ApplyError> {
+        let mut ensured = BTreeMap::new();
+        let (StageKind::Materializer, Some(input)) = (plan.kind, &plan.input) else { return Ok(ensured) };
+        for declared in &descriptor.tables {
+            let Some(name) = plan.tables.get(&declared.name) else { continue };
+            let keeper = Keeper {
+                pipeline: pipeline.name.as_str(),
+                stage: plan.name.as_str(),
+                group: &input.group,
+                topic: &input.topic,
+            };
+            let table = self.inner.tables.ensure(name, &spec(declared), keeper).await;
+            let table = table.map_err(|error| ApplyError::Table { stage: label.to_string(), error })?;
+            ensured.insert(declared.name.clone(), table);
+        }
+        Ok(ensured)
+    }
+
+    /// Stops every stage after the commit it is in.
+    pub async fn stop(&self) {
+        self.inner.token.cancel();
+        let mut running = self.inner.running.lock().await;
+        for stage in std::mem::take(&mut *running).into_values() {
+            stage.stop().await;
+        }
+    }
+
+    pub fn status(&self) -> Vec<PipelineStatus> {
+        let plan = lock(&self.inner.plan);
+        let cells = lock(&self.inner.cells);
+        let stages = |name: &PipelineName| {
+            cells.iter().filter(|((pipeline, _), _)| pipeline == name).map(|(_, cell)| cell.status()).collect()
+        };
+        plan.pipelines
+            .values()
+            .map(|pipeline| PipelineStatus {
+                name: pipeline.name.to_string(),
+                file: pipeline.file.display().to_string(),
+                stages: stages(&pipeline.name),
+            })
+            .collect()
+    }
+
+    /// The topics that running pipelines name.
+    pub fn uses_topic(&self, topic: &TopicName) -> bool {
+        lock(&self.inner.plan).pipelines.values().any(|pipeline| pipeline.topics.contains_key(topic))
+    }
+
+    /// Renews the leases of this host and samples the rates, until the token is cancelled.
+    pub async fn keep_alive(self, token: CancellationToken) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut sample = tokio::time::interval(Duration::from_secs(1));
+        let services = &self.inner.services;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                _ = sample.tick() => self.sample(),
+                _ = heartbeat.tick() => {
+                    if let Err(error) = services.groups.heartbeat(&services.host).await {
+                        tracing::warn!(%error, "the leases of this host were not renewed");
+                    }
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "rates are over monotonic time and decide nothing")]
+    fn sample(&self) {
+        let now = Instant::now();
+        for cell in lock(&self.inner.cells).values() {
+            cell.sample(now);
+        }
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A declared table in the form of the tables module.
+pub fn spec(declared: &TableDescriptor) -> TableSpec {
+    let kind = |kind: &ColumnType| match kind {
+        ColumnType::Boolean => tables::ColumnType::Boolean,
+        ColumnType::Integer => tables::ColumnType::Integer,
+        ColumnType::Float => tables::ColumnType::Float,
+        ColumnType::Text => tables::ColumnType::Text,
+        ColumnType::Bytes => tables::ColumnType::Bytes,
+        ColumnType::Timestamp => tables::ColumnType::Timestamp,
+        ColumnType::Json => tables::ColumnType::Json,
+    };
+    TableSpec {
+        columns: declared
+            .columns
+            .iter()
+            .map(|column| ColumnSpec { name: column.name.clone(), kind: kind(&column.type_) })
+            .collect(),
+        key: declared.key.clone(),
+        newest_by: declared.newest_by.clone(),
+    }
+}

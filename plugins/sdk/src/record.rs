@@ -1,0 +1,148 @@
+//! Conveniences on the records that cross the boundary.
+
+use std::str;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Emission, Failure, Header, Message, Refusal, RetryHint, Timestamp};
+
+impl Message {
+    /// The payload as JSON. `T` may borrow from it.
+    ///
+    /// # Errors
+    /// A reject that names the field and says what is wrong with it.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Refusal> {
+        serde_json::from_slice(&self.payload)
+            .map_err(|error| Refusal::reject(json_fault::<T>(&self.payload, &error)))
+    }
+
+    /// The payload as text.
+    ///
+    /// # Errors
+    /// A reject if it is not UTF-8.
+    pub fn text(&self) -> Result<&str, Refusal> {
+        str::from_utf8(&self.payload)
+            .map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
+    }
+
+    /// The value of the first header of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        let header = self.headers.iter().find(|header| header.name == name)?;
+        Some(&header.value)
+    }
+}
+
+/// Parses once more to learn at which field it went wrong: tracking the path costs too much to do it for all.
+fn json_fault<'a, T: Deserialize<'a>>(payload: &'a [u8], plain: &serde_json::Error) -> String {
+    let mut parser = serde_json::Deserializer::from_slice(payload);
+    match serde_path_to_error::deserialize::<_, T>(&mut parser) {
+        Err(error) if error.path().iter().len() > 0 => {
+            format!("payload: field `{}`: {}", error.path(), error.inner())
+        }
+        _ => format!("payload: {plain}"),
+    }
+}
+
+impl Emission {
+    /// A record for the port `default`, without key, headers, time and origin.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Emission {
+            input: None,
+            port: None,
+            key: None,
+            headers: Vec::new(),
+            timestamp: None,
+            payload: payload.into(),
+        }
+    }
+
+    /// A record whose payload is `value` as JSON.
+    ///
+    /// # Errors
+    /// A fatal failure if `value` has no JSON form, such as a map whose keys are not strings.
+    pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
+        serde_json::to_vec(value)
+            .map(Emission::new)
+            .map_err(|error| Failure::fatal(format!("emission: {error}")))
+    }
+
+    /// The same record as `message`: key, headers, time and payload.
+    #[must_use]
+    pub fn copy_of(message: Message) -> Self {
+        Emission {
+            input: None,
+            port: None,
+            key: message.key,
+            headers: message.headers,
+            timestamp: Some(message.timestamp),
+            payload: message.payload,
+        }
+    }
+
+    /// Sends it to a port of the descriptor.
+    #[must_use]
+    pub fn port(mut self, port: &str) -> Self {
+        self.port = Some(port.to_owned());
+        self
+    }
+
+    /// Sets the key: records with equal keys go to one partition and keep their order.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<Option<Vec<u8>>>) -> Self {
+        self.key = key.into();
+        self
+    }
+
+    /// Adds a header; names may repeat.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push(Header {
+            name: name.to_owned(),
+            value: value.into(),
+        });
+        self
+    }
+
+    /// Sets when the event happened, in microseconds since the Unix epoch, UTC.
+    #[must_use]
+    pub fn at(mut self, timestamp: Timestamp) -> Self {
+        self.timestamp = Some(timestamp);
+        self
+    }
+
+    /// Names the message it was made from by its index in the batch.
+    #[must_use]
+    pub fn from_input(mut self, input: u32) -> Self {
+        self.input = Some(input);
+        self
+    }
+}
+
+impl Refusal {
+    /// Redelivering will not help: the message is wrong.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Refusal::Reject(reason.into())
+    }
+
+    /// Deliver it again, not before `micros` have passed.
+    #[must_use]
+    pub fn retry_after(micros: u64) -> Self {
+        Refusal::Retry(Some(micros))
+    }
+}
+
+impl Failure {
+    /// Trying again will not help: the stage stops and shows the reason.
+    pub fn fatal(reason: impl Into<String>) -> Self {
+        Failure::Fatal(reason.into())
+    }
+
+    /// A passing trouble: the same batch comes again, after `micros` or after the host's own back-off.
+    pub fn retry(reason: impl Into<String>, micros: Option<u64>) -> Self {
+        Failure::Retry(RetryHint {
+            reason: reason.into(),
+            after: micros,
+        })
+    }
+}

@@ -1,0 +1,107 @@
+// The end of a topic, live. Records beyond what a person can read are counted, not drawn and not parsed.
+import { h, setText, toggle } from "../dom.ts";
+import { clock, whole } from "../format.ts";
+import { parseRecord, type LogRecord } from "../net/record.ts";
+import { Sampler } from "../net/sample.ts";
+import type { SseEvent } from "../net/sse.ts";
+import { Stream, type StreamState } from "../net/stream.ts";
+import { icon } from "./icons.ts";
+
+const DRAW_MS = 500;
+const PER_DRAW = 8;
+const SHOWN_MAX = 60;
+
+export class TailPanel {
+  readonly element = h("section", { class: "card tail", "aria-labelledby": "tail-title", hidden: true });
+  private readonly title = h("h2", { id: "tail-title" });
+  private readonly note = h("span", { class: "card-note", role: "status" });
+  private readonly list = h("ol", { class: "records" });
+  private readonly pauseButton = h("button", { type: "button", class: "button", "aria-pressed": "false" });
+  private readonly sampler = new Sampler<SseEvent>(PER_DRAW);
+  private stream: Stream | null = null;
+  private topic: string | null = null;
+  private state: StreamState = { name: "idle" };
+  private timer: number | undefined;
+  private paused = false;
+
+  constructor() {
+    this.pauseButton.addEventListener("click", () => { this.setPaused(!this.paused); });
+    this.setPaused(false);
+    this.element.append(
+      h("header", { class: "card-head" }, this.title, this.note, this.pauseButton),
+      this.list,
+    );
+  }
+
+  open(topic: string | null): void {
+    if (topic !== this.topic) {
+      this.close();
+      this.list.replaceChildren();
+      this.topic = topic;
+      this.setPaused(false);
+    }
+    this.element.hidden = topic === null;
+    if (topic === null || this.stream || this.paused) return;
+    setText(this.title, topic);
+    this.stream = new Stream({
+      url: `/v1/topics/${encodeURIComponent(topic)}/stream?from=tail:10`,
+      onEvents: (events) => { this.sampler.push(events.filter((event) => event.type === "record")); },
+      onState: (state) => { this.state = state; },
+    });
+    this.stream.start();
+    this.timer = window.setInterval(() => { this.draw(); }, DRAW_MS);
+  }
+
+  close(): void {
+    this.stream?.stop();
+    this.stream = null;
+    window.clearInterval(this.timer);
+    this.sampler.drain();
+  }
+
+  private setPaused(paused: boolean): void {
+    this.paused = paused;
+    this.pauseButton.replaceChildren(icon(paused ? "play" : "pause"), paused ? "Resume" : "Pause");
+    this.pauseButton.setAttribute("aria-pressed", String(paused));
+    toggle(this.element, "is-paused", paused);
+    if (paused) {
+      this.close();
+      setText(this.note, "Paused");
+    } else if (this.topic !== null) {
+      this.open(this.topic);
+    }
+  }
+
+  private draw(): void {
+    const { shown, arrived } = this.sampler.drain();
+    const records = shown.map((event) => parseRecord(event.data)).filter((record) => record !== null);
+    for (const record of records) this.list.prepend(recordItem(record));
+    while (this.list.childElementCount > SHOWN_MAX) this.list.lastElementChild?.remove();
+    setText(this.note, describe(this.state, records.length, arrived));
+  }
+}
+
+function describe(state: StreamState, shown: number, arrived: number): string {
+  if (state.name === "refused" || state.name === "waiting") return state.error.message;
+  if (state.name !== "live") return "Connecting";
+  if (arrived > shown) return `Live, showing ${whole((shown * 1000) / DRAW_MS)} of ${whole((arrived * 1000) / DRAW_MS)} records/s`;
+  return "Live";
+}
+
+function recordItem(record: LogRecord): HTMLElement {
+  const place = `${record.partition}:${record.offset}`;
+  return h(
+    "li",
+    { class: "record" },
+    h(
+      "header",
+      { class: "record-head" },
+      h("span", { class: "record-place" }, place),
+      h("span", { class: "record-key" }, record.key ?? "no key"),
+      record.form !== "json" && h("span", { class: "record-form" }, record.form),
+      h("time", { class: "record-time" }, record.at === null ? "" : clock(record.at)),
+    ),
+    h("pre", { class: "record-body" }, record.body),
+    record.headers.length > 0 && h("p", { class: "record-headers" }, record.headers.map(([name, value]) => `${name}: ${value}`).join("\n")),
+  );
+}
