@@ -1,0 +1,309 @@
+//! One run of the server process: started or found, waited for, stopped.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::account::Account;
+use super::binaries::Binaries;
+use super::cluster;
+use super::layout::Layout;
+use super::log_file::LogFile;
+use super::pidfile::{self, Found};
+use super::settings;
+use crate::pg::pool;
+
+/// Crash recovery replays at most `max_wal_size` of log; a start that takes longer is reported as failed.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// A fast shutdown writes a checkpoint; past this the server is told to stop at once and recovers at its next start.
+const FAST_STOP: Duration = Duration::from_secs(30);
+const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(50);
+
+/// Why the server does not run, or does not stop.
+#[derive(Debug, thiserror::Error)]
+pub enum PostmasterError {
+    #[error("cannot {doing} {}: {source}", .path.display())]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("postgres ended while starting ({status}): {tail} (all of it in {})", .log.display())]
+    Ended {
+        status: String,
+        tail: String,
+        log: PathBuf,
+    },
+    #[error("postgres was not ready within {} s: {reason}; its log is {}", READY_WITHIN.as_secs(), .log.display())]
+    NotReady { reason: String, log: PathBuf },
+    #[error(
+        "a server (pid {pid}) that tidemill cannot use runs on {}: {reason}; stop it with pg_ctl stop -D {0}",
+        .cluster.display()
+    )]
+    Foreign {
+        pid: i32,
+        cluster: PathBuf,
+        reason: String,
+    },
+    #[error("processes of an earlier server (killed?) still work in {}; end them and start again", .cluster.display())]
+    Leftovers { cluster: PathBuf },
+    #[error("postgres (pid {pid}) did not stop, even when told to stop at once")]
+    NotStopped { pid: i32 },
+}
+
+/// What it takes to run the server again.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    pub layout: Layout,
+    pub binaries: Binaries,
+    pub account: Account,
+    /// Settings beyond the usual ones, which win over them.
+    pub extra: Vec<(String, String)>,
+}
+
+/// A server that was ready once.
+#[derive(Debug)]
+pub struct Postmaster {
+    pid: Pid,
+    /// None when another process started it.
+    child: Option<Child>,
+    /// The server's URL.
+    pub url: String,
+}
+
+impl Recipe {
+    /// Adopts the server that runs on the cluster, or starts one, and waits until it answers.
+    pub async fn launch(&self) -> Result<Postmaster, PostmasterError> {
+        let cluster = &self.layout.cluster;
+        match pidfile::look(cluster) {
+            Found::Server(running) if running.stopping => {
+                tracing::info!("the embedded Postgres is still stopping; waiting for it");
+                if !wait_gone(running.pid, FAST_STOP).await {
+                    return Err(PostmasterError::NotStopped {
+                        pid: raw(running.pid),
+                    });
+                }
+            }
+            Found::Server(running) => return self.adopt(running).await,
+            Found::Stranger(pid) => {
+                // Postgres itself cannot tell, and would refuse to start for as long as that process lives.
+                tracing::info!(
+                    pid = raw(pid),
+                    "removing a stale postmaster.pid: its pid is now another process"
+                );
+                let path = pidfile::path(cluster);
+                self.wait_for_leftovers().await?;
+                std::fs::remove_file(&path).map_err(|source| PostmasterError::Io {
+                    doing: "remove",
+                    path,
+                    source,
+                })?;
+            }
+            Found::Nobody => self.wait_for_leftovers().await?,
+        }
+        self.spawn().await
+    }
+
+    /// The children of a killed postmaster end by themselves within moments; a second server must not start before.
+    async fn wait_for_leftovers(&self) -> Result<(), PostmasterError> {
+        let cluster = &self.layout.cluster;
+        let deadline = Instant::now() + FAST_STOP;
+        while pidfile::has_leftovers(cluster) {
+            if Instant::now() > deadline {
+                return Err(PostmasterError::Leftovers {
+                    cluster: cluster.clone(),
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn adopt(&self, running: pidfile::Running) -> Result<Postmaster, PostmasterError> {
+        let cluster = &self.layout.cluster;
+        let foreign = |reason: &str| PostmasterError::Foreign {
+            pid: raw(running.pid),
+            cluster: cluster.clone(),
+            reason: reason.into(),
+        };
+        // The file is written in steps; a server that has just started may not have got to its sockets.
+        let deadline = Instant::now() + READY_WITHIN;
+        let sockets = loop {
+            match pidfile::look(cluster) {
+                Found::Server(now) if now.sockets.is_absolute() => break now.sockets,
+                Found::Server(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+                _ => return Err(foreign("it has no unix socket")),
+            }
+        };
+        let url = self.layout.url(&sockets, running.port);
+        let mut postmaster = Postmaster {
+            pid: running.pid,
+            child: None,
+            url,
+        };
+        self.wait_ready(&mut postmaster, 0).await?;
+        tracing::info!(
+            pid = raw(running.pid),
+            "found the embedded Postgres still running and took it over"
+        );
+        Ok(postmaster)
+    }
+
+    async fn spawn(&self) -> Result<Postmaster, PostmasterError> {
+        let program = self.binaries.program("postgres");
+        let failed = |source| PostmasterError::Io {
+            doing: "run",
+            path: program.clone(),
+            source,
+        };
+        let log = LogFile::new(&self.layout.log);
+        let (file, since) = log.open().map_err(|source| PostmasterError::Io {
+            doing: "open",
+            path: self.layout.log.clone(),
+            source,
+        })?;
+        let copy = file.try_clone().map_err(failed)?;
+
+        let lz4 = cluster::has_lz4(&self.layout.cluster, &self.binaries, &self.account);
+        let mut command = self.account.command(&program);
+        command
+            .arg("-D")
+            .arg(&self.layout.cluster)
+            .stdout(file)
+            .stderr(copy);
+        for (name, value) in settings::settings(settings::memory(), lz4, &self.layout.sockets) {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        for (name, value) in &self.extra {
+            command.arg("-c").arg(format!("{name}={value}"));
+        }
+        // A group of its own: Ctrl-C in the terminal reaches the host only, which stops its work before the server.
+        command.process_group(0);
+        let child = Command::from(command).spawn().map_err(failed)?;
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let Some(pid) = pid else {
+            return Err(failed(io::Error::other("it ended at once")));
+        };
+        let url = self.layout.url(&self.layout.sockets, super::layout::PORT);
+        let mut postmaster = Postmaster {
+            pid,
+            child: Some(child),
+            url,
+        };
+        self.wait_ready(&mut postmaster, since).await?;
+        tracing::debug!(pid = raw(pid), version = %self.binaries.version, "embedded Postgres started");
+        Ok(postmaster)
+    }
+
+    /// Waits until the server answers. One that does not within the time is left running: it may be in a long
+    /// recovery, which a second start would only begin again.
+    async fn wait_ready(&self, postmaster: &mut Postmaster, since: u64) -> Result<(), PostmasterError> {
+        let log = self.layout.log.clone();
+        let started = Instant::now();
+        let mut said = started;
+        loop {
+            let reason = match pool::ping(&postmaster.url).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = postmaster.try_exited() {
+                let tail = LogFile::new(&log).tail(since);
+                return Err(PostmasterError::Ended { status, tail, log });
+            }
+            if started.elapsed() > READY_WITHIN {
+                return Err(PostmasterError::NotReady { reason, log });
+            }
+            if said.elapsed() > Duration::from_secs(3) {
+                said = Instant::now();
+                tracing::info!(
+                    seconds = started.elapsed().as_secs(),
+                    reason,
+                    "waiting for the embedded Postgres (after a crash it replays its log)"
+                );
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Postmaster {
+    /// Waits until the server has ended, for whatever reason. May be cancelled.
+    pub async fn exited(&mut self) -> String {
+        match &mut self.child {
+            Some(child) => describe(child.wait().await),
+            None => {
+                while pidfile::is_alive(self.pid) {
+                    tokio::time::sleep(POLL * 4).await;
+                }
+                "gone".into()
+            }
+        }
+    }
+
+    fn try_exited(&mut self) -> Option<String> {
+        match &mut self.child {
+            Some(child) => match child.try_wait() {
+                Ok(None) => None,
+                Ok(Some(status)) => Some(describe(Ok(status))),
+                Err(error) => Some(describe(Err(error))),
+            },
+            None => (!pidfile::is_alive(self.pid)).then(|| "gone".into()),
+        }
+    }
+
+    /// Ends all sessions and writes a checkpoint; if that takes too long, stops at once and leaves the rest to the next
+    /// start's recovery. Nothing committed is lost either way.
+    pub async fn stop(mut self) -> Result<(), PostmasterError> {
+        for (signal, patience) in [(Signal::INT, FAST_STOP), (Signal::QUIT, IMMEDIATE_STOP)] {
+            if self.try_exited().is_some() {
+                return Ok(());
+            }
+            if rustix::process::kill_process(self.pid, signal).is_ok()
+                && tokio::time::timeout(patience, self.exited()).await.is_ok()
+            {
+                return Ok(());
+            }
+            tracing::warn!(
+                pid = raw(self.pid),
+                ?signal,
+                "the embedded Postgres is slow to stop"
+            );
+        }
+        match self.try_exited() {
+            Some(_) => Ok(()),
+            None => Err(PostmasterError::NotStopped { pid: raw(self.pid) }),
+        }
+    }
+}
+
+async fn wait_gone(pid: Pid, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while pidfile::is_alive(pid) {
+        if Instant::now() > deadline {
+            return false;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    true
+}
+
+fn describe(status: io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn raw(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
+}
