@@ -9,7 +9,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::ids::NameError;
+use crate::ids::{NameError, Offset, Partition};
+use crate::log::{AppendError, FetchError, LogError};
+use crate::tables::TableError;
 
 /// An error answer. The code is for programs, the message says what happened, the hint what to do.
 #[derive(Debug)]
@@ -66,21 +68,24 @@ impl ApiError {
         error
     }
 
-    /// Something that should not happen. The details go to the log of the host, and in short to the caller, who is
-    /// the person running it.
-    pub fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            let text = inner.to_string();
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = inner.source();
-        }
-        tracing::error!(error = %message, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
-            .hint("the log of the host may say more; `tidemill status` shows whether it is well")
+    pub fn out_of_range(partition: Partition, offset: Offset, start: Offset, end: Offset) -> Self {
+        Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "offset_out_of_range",
+            format!("offset {offset} of partition {partition} is out of range: the log holds {start} up to {end}"),
+        )
+        .hint("read from earliest or latest")
+    }
+
+    fn no_postgres(message: String) -> Self {
+        Self::unavailable("postgres_unavailable", message).hint("try again in a moment; see /readyz")
+    }
+
+    /// Something that should not happen: the log of the host gets it, and the caller, who runs the host, in short.
+    fn postgres(error: &sqlx::Error) -> Self {
+        tracing::error!(%error, "a request failed in Postgres");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", format!("postgres: {error}"))
+            .hint("the log of the host may say more")
     }
 
     pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
@@ -142,5 +147,77 @@ impl fmt::Display for ApiError {
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
         Self::bad_request("bad_name", error.to_string())
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let message = error.to_string();
+        match error {
+            LogError::TopicNotFound { name, near } => {
+                let hint = match near.is_empty() {
+                    true => "GET /v1/topics lists them; `tidemill topic create` makes one".to_string(),
+                    false => format!("did you mean {}?", near.join(" or ")),
+                };
+                Self::not_found("topic_not_found", format!("there is no topic {name:?}")).hint(hint)
+            }
+            LogError::TopicExists(_) => Self::conflict("topic_exists", message)
+                .hint("use it as it is, or choose another name"),
+            LogError::TopicFixed { .. } => Self::conflict("topic_fixed", message),
+            LogError::Invalid(_) => Self::bad_request("invalid", message),
+            LogError::Read(error) => error.into(),
+            LogError::Unavailable(_) => Self::no_postgres(message),
+            LogError::Postgres(error) => Self::postgres(&error),
+        }
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        let message = error.to_string();
+        match error {
+            AppendError::TopicGone { .. } => Self::not_found("topic_not_found", message),
+            AppendError::NoSuchPartition { .. } => Self::bad_request("no_such_partition", message),
+            AppendError::RecordTooLarge { .. } => Self::too_large("record_too_large", message),
+            AppendError::RequestTooLarge { .. } => {
+                Self::too_large("body_too_large", message).hint("send smaller batches")
+            }
+            AppendError::Invalid(_) => Self::bad_request("invalid", message),
+            AppendError::Fenced(_) => Self::conflict("producer_fenced", message),
+            AppendError::OutOfSequence(_) => Self::conflict("producer_out_of_sequence", message),
+            AppendError::Overloaded { .. } => Self::unavailable("overloaded", message),
+            AppendError::Unavailable(_) => Self::no_postgres(message),
+            AppendError::Unknown(_) => Self::unavailable("outcome_unknown", message).hint(
+                "repeat it with the same Idempotency-Key or producer sequence; without one it may be stored twice",
+            ),
+            AppendError::Postgres(error) => Self::postgres(&error),
+        }
+    }
+}
+
+impl From<FetchError> for ApiError {
+    fn from(error: FetchError) -> Self {
+        let message = error.to_string();
+        match error {
+            FetchError::OutOfRange { partition, from, start, end } => {
+                Self::out_of_range(partition, from, start, end)
+            }
+            FetchError::TopicGone => Self::not_found("topic_not_found", message),
+            FetchError::Unavailable(_) => Self::no_postgres(message),
+            FetchError::Postgres(error) => Self::postgres(&error),
+        }
+    }
+}
+
+impl From<TableError> for ApiError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Unknown(name) => {
+                Self::not_found("table_not_found", format!("there is no table {name:?} kept by a pipeline"))
+                    .hint("GET /v1/tables lists them")
+            }
+            TableError::Postgres(error) => LogError::from(error).into(),
+            other => Self::conflict("table_conflict", other.to_string()),
+        }
     }
 }

@@ -12,8 +12,7 @@ use super::ApiState;
 use super::error::ApiError;
 use super::start::Begin;
 use crate::ids::{Offset, Partition};
-use crate::log::fetch::FetchLimits;
-use crate::log::topics::Topic;
+use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Position};
 
@@ -56,21 +55,15 @@ impl Piece {
 }
 
 impl Reading {
-    pub async fn begin(
-        state: &ApiState,
-        topic: Arc<Topic>,
-        begin: Begin,
-        max: Option<u64>,
-        follow: bool,
-    ) -> Result<Self, ApiError> {
+    pub fn begin(state: &ApiState, topic: Arc<Topic>, begin: Begin, max: Option<u64>, follow: bool) -> Self {
         let positions = begin.from.iter().map(|(p, o)| (*p, *o)).collect();
-        Ok(Self {
+        Self {
             cursor: state.replay.cursor(topic, positions, LIMITS),
             position: begin.from,
             end: (!follow).then_some(begin.end),
             left: max.unwrap_or(u64::MAX),
             current: None,
-        })
+        }
     }
 
     /// After what was taken so far.
@@ -109,9 +102,6 @@ impl Reading {
                 Some(end) => batch.records.partition_point(|record| record.offset < end),
                 None => batch.records.len(),
             };
-            if let (Some(end), true) = (end, wanted < batch.records.len()) {
-                self.position.insert(batch.partition, end);
-            }
             self.current = (wanted > 0).then_some(Piece { records: batch.records, range: 0..wanted });
         }
     }

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use super::ApiState;
 use super::error::ApiError;
 use crate::ids::{GroupName, Offset, Partition};
-use crate::log::SeekTarget;
-use crate::log::topics::{Bounds, Topic};
+use crate::log::{Bounds, SeekTarget, Topic};
 use crate::replay::Position;
 
 /// The parameter `from`.
@@ -142,14 +141,5 @@ fn within(bound: &Bounds, offset: Offset) -> Result<Offset, ApiError> {
     if (bound.start..=bound.next).contains(&offset) {
         return Ok(offset);
     }
-    Err(out_of_range(bound.partition, offset, bound.start, bound.next))
-}
-
-pub fn out_of_range(partition: Partition, offset: Offset, start: Offset, next: Offset) -> ApiError {
-    ApiError::new(
-        axum::http::StatusCode::RANGE_NOT_SATISFIABLE,
-        "offset_out_of_range",
-        format!("offset {offset} of partition {partition} is out of range: the log holds {start} up to {next}"),
-    )
-    .hint("read from earliest or latest")
+    Err(ApiError::out_of_range(bound.partition, offset, bound.start, bound.next))
 }

@@ -1,5 +1,7 @@
 //! How the client verbs talk to a running host: where it is, who asks, and what an error answer means.
 
+pub mod views;
+
 use std::time::Duration;
 
 use clap::Args;

@@ -7,6 +7,7 @@
 mod commit;
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -58,15 +59,16 @@ pub struct ConsumeArgs {
     client: ClientArgs,
 }
 
-impl ConsumeArgs {
-    pub async fn run(self) -> anyhow::Result<()> {
-        let client = self.client.connect()?;
-        match &self.group {
-            Some(group) => self.run_group(&client, group).await,
-            None => self.run_stream(&client).await,
-        }
+pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
+    let client = args.client.connect()?;
+    match &args.group {
+        Some(group) => args.run_group(&client, group).await?,
+        None => args.run_stream(&client).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
 
+impl ConsumeArgs {
     async fn run_stream(&self, client: &Client) -> anyhow::Result<()> {
         let mut response = client.send(self.request(client, false)).await?;
         let mut out = io::stdout();

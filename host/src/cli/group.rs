@@ -1,15 +1,24 @@
 //! `tidemill group`: list, describe, seek, delete.
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
 use super::client::ClientArgs;
+use super::client::views::{Group, GroupTopics, Groups};
 use super::output::{count, plain, print, print_json, print_table, rate, table};
-use super::views::{Group, GroupTopics, Groups};
+
+/// List, describe, move and delete consumer groups
+#[derive(Args, Debug)]
+pub struct GroupArgs {
+    #[command(subcommand)]
+    verb: GroupVerb,
+}
 
 #[derive(Subcommand, Debug)]
-pub enum GroupCommand {
+enum GroupVerb {
     /// List the consumer groups and how far each is behind
     #[command(after_help = "Example:\n  tidemill group list")]
     List(ListArgs),
@@ -17,9 +26,9 @@ pub enum GroupCommand {
     #[command(after_help = "Example:\n  tidemill group describe latest --json")]
     Describe(DescribeArgs),
     /// Move a group to another place in a topic; a running stage goes on from there
-    #[command(after_help = "Examples:\n  tidemill group seek latest --topic positions --to earliest\n  \
-                            tidemill group seek latest --topic positions --to 2026-01-01T00:00:00Z\n  \
-                            tidemill group seek latest --topic positions --to 1200 --partition 0")]
+    #[command(after_help = "Examples:\n  tidemill group seek latest positions earliest\n  \
+                            tidemill group seek latest positions 2026-01-01T00:00:00Z\n  \
+                            tidemill group seek latest positions 1200 --partition 0")]
     Seek(SeekArgs),
     /// Forget a group and its offsets
     #[command(after_help = "Example:\n  tidemill group delete my-export")]
@@ -27,7 +36,7 @@ pub enum GroupCommand {
 }
 
 #[derive(Args, Debug)]
-pub struct ListArgs {
+struct ListArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -36,7 +45,7 @@ pub struct ListArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DescribeArgs {
+struct DescribeArgs {
     /// The group
     group: String,
     /// Print JSON
@@ -47,14 +56,12 @@ pub struct DescribeArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct SeekArgs {
+struct SeekArgs {
     /// The group
     group: String,
     /// The topic to move in
-    #[arg(long)]
     topic: String,
-    /// earliest, latest, an offset, or a time such as 2026-01-01T00:00:00Z
-    #[arg(long)]
+    /// Where to: earliest, latest, an offset, or a time such as 2026-01-01T00:00:00Z
     to: String,
     /// Only this partition
     #[arg(long)]
@@ -67,22 +74,21 @@ pub struct SeekArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DeleteArgs {
+struct DeleteArgs {
     /// The group
     group: String,
     #[command(flatten)]
     client: ClientArgs,
 }
 
-impl GroupCommand {
-    pub async fn run(self) -> anyhow::Result<()> {
-        match self {
-            Self::List(args) => list(args).await,
-            Self::Describe(args) => describe(args).await,
-            Self::Seek(args) => seek(args).await,
-            Self::Delete(args) => delete(args).await,
-        }
+pub async fn run(args: GroupArgs) -> anyhow::Result<ExitCode> {
+    match args.verb {
+        GroupVerb::List(args) => list(args).await?,
+        GroupVerb::Describe(args) => describe(args).await?,
+        GroupVerb::Seek(args) => seek(args).await?,
+        GroupVerb::Delete(args) => delete(args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {

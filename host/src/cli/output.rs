@@ -1,9 +1,19 @@
 //! What the client verbs print: tables for people, JSON for programs, and a quiet end when nobody reads on.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
+
+use super::Invalid;
+
+/// Says why the verb failed, and gives the exit code: 2 for wrong input, 1 for anything else.
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    ExitCode::from(if error.is::<Invalid>() { 2 } else { 1 })
+}
 
 /// A table under these headings. Columns whose heading starts with `>` are aligned to the right.
 pub fn table(headings: &[&str]) -> Table {
@@ -35,7 +45,7 @@ pub fn print(text: &str) -> io::Result<bool> {
     alive(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// Prints a table and an empty line's worth of nothing when it has no rows but `empty`.
+/// Prints a table, or `empty` when it has no rows.
 pub fn print_table(table: &Table, empty: &str) -> io::Result<bool> {
     if table.is_empty() {
         return print(&format!("{empty}\n"));

@@ -11,15 +11,17 @@ mod lines;
 mod progress;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::client::views::Topic;
 use super::client::{Client, ClientArgs};
 use super::output::{count, print};
-use super::views::Topic;
 use input::Input;
 use lane::{Lane, Sent};
 use lines::{Batch, LineRouter, Routing};
@@ -72,24 +74,22 @@ struct Totals {
     skipped: u64,
 }
 
-impl ProduceArgs {
-    pub async fn run(self) -> anyhow::Result<()> {
-        let client = self.client.connect()?;
-        let topic: Topic = client.get(&["v1", "topics", &self.topic]).await?;
-        let input = Input::open(self.file.as_deref())?;
-        let progress = Progress::new(input.length());
-        let started = Instant::now();
-        let outcome = self.pump(&client, &topic, input, &progress).await;
-        progress.finish();
-        match outcome {
-            Ok(totals) => Ok(summary(&totals, started.elapsed())?),
-            Err(error) => Err(error.context(format!(
-                "stopped; {} records were stored before that",
-                count(progress.records())
-            ))),
-        }
-    }
+pub async fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
+    let client = args.client.connect()?;
+    let topic: Topic = client.get(&["v1", "topics", &args.topic]).await?;
+    let input = Input::open(args.file.as_deref())?;
+    let progress = Progress::new(input.length());
+    let started = Instant::now();
+    let outcome = args.pump(&client, &topic, input, &progress).await;
+    progress.finish();
+    let totals = outcome.with_context(|| {
+        format!("stopped after {} records were stored", count(progress.records()))
+    })?;
+    summary(&totals, started.elapsed())?;
+    Ok(ExitCode::SUCCESS)
+}
 
+impl ProduceArgs {
     fn routing(&self, topic: &Topic) -> anyhow::Result<Routing> {
         let separator = self.key_separator.as_deref().map(unescape);
         if separator.as_deref().is_some_and(|text| text.is_empty() || text.contains('\n')) {

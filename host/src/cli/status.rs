@@ -1,6 +1,7 @@
 //! `tidemill status`: one screen about the running host.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,10 +9,10 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use super::client::ClientArgs;
+use super::client::views::{Pipeline, Status, TableInfo};
 use super::group::group_table;
 use super::output::{count, plain, print, print_json, rate, seconds, size, table};
 use super::topic::topic_table;
-use super::views::{Pipeline, Status, TableInfo};
 
 /// Clears the screen and goes to its top left corner.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
@@ -32,22 +33,20 @@ pub struct StatusArgs {
     client: ClientArgs,
 }
 
-impl StatusArgs {
-    pub async fn run(self) -> anyhow::Result<()> {
-        let client = self.client.connect()?;
-        loop {
-            let answer: Value = client.get(&["v1", "status"]).await?;
-            let reading = if self.json {
-                print_json(&answer)?
-            } else {
-                let screen = screen(&serde_json::from_value(answer)?);
-                let clear = if self.watch.is_some() { CLEAR } else { "" };
-                print(&format!("{clear}{screen}"))?
-            };
-            match self.watch {
-                Some(pause) if reading => tokio::time::sleep(Duration::from_secs(pause)).await,
-                _ => return Ok(()),
-            }
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let client = args.client.connect()?;
+    loop {
+        let answer: Value = client.get(&["v1", "status"]).await?;
+        let reading = if args.json {
+            print_json(&answer)?
+        } else {
+            let screen = screen(&serde_json::from_value(answer)?);
+            let clear = if args.watch.is_some() { CLEAR } else { "" };
+            print(&format!("{clear}{screen}"))?
+        };
+        match args.watch {
+            Some(pause) if reading => tokio::time::sleep(Duration::from_secs(pause)).await,
+            _ => return Ok(ExitCode::SUCCESS),
         }
     }
 }

@@ -1,15 +1,24 @@
 //! `tidemill topic`: create, list, describe, delete.
 
+use std::process::ExitCode;
+
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
+use super::client::views::{Topic, Topics};
 use super::client::{Client, ClientArgs};
 use super::output::{count, plain, print, print_json, print_table, rate, size, table};
-use super::views::{Topic, Topics};
+
+/// Make, list, describe and delete topics
+#[derive(Args, Debug)]
+pub struct TopicArgs {
+    #[command(subcommand)]
+    verb: TopicVerb,
+}
 
 #[derive(Subcommand, Debug)]
-pub enum TopicCommand {
+enum TopicVerb {
     /// Make a topic
     #[command(after_help = "Example:\n  tidemill topic create flights --partitions 8 --hot 7d")]
     Create(CreateArgs),
@@ -25,7 +34,7 @@ pub enum TopicCommand {
 }
 
 #[derive(Args, Debug)]
-pub struct CreateArgs {
+struct CreateArgs {
     /// Lower-case letters, digits and underscores
     name: String,
     /// How many partitions; fixed from then on
@@ -54,7 +63,7 @@ pub struct CreateArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct ListArgs {
+struct ListArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,7 +72,7 @@ pub struct ListArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DescribeArgs {
+struct DescribeArgs {
     /// The topic
     name: String,
     /// Print JSON
@@ -74,7 +83,7 @@ pub struct DescribeArgs {
 }
 
 #[derive(Args, Debug)]
-pub struct DeleteArgs {
+struct DeleteArgs {
     /// The topic
     name: String,
     /// Delete it although it holds records
@@ -84,15 +93,14 @@ pub struct DeleteArgs {
     client: ClientArgs,
 }
 
-impl TopicCommand {
-    pub async fn run(self) -> anyhow::Result<()> {
-        match self {
-            Self::Create(args) => create(args).await,
-            Self::List(args) => list(args).await,
-            Self::Describe(args) => describe(args).await,
-            Self::Delete(args) => delete(args).await,
-        }
+pub async fn run(args: TopicArgs) -> anyhow::Result<ExitCode> {
+    match args.verb {
+        TopicVerb::Create(args) => create(args).await?,
+        TopicVerb::List(args) => list(args).await?,
+        TopicVerb::Describe(args) => describe(args).await?,
+        TopicVerb::Delete(args) => delete(args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
