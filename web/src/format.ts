@@ -47,6 +47,13 @@ export function span(seconds: number): string {
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
 }
 
+/** A short time in seconds with the digits that matter. */
+export function seconds(value: number): string {
+  if (value < 0.005) return "0 s";
+  if (value < 10) return `${value.toFixed(value < 1 ? 2 : 1)} s`;
+  return span(value);
+}
+
 /** How long ago, coarse enough to be read at a glance. */
 export function ago(ms: number): string {
   const s = Math.max(0, Math.round(ms / 1000));

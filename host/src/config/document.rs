@@ -49,11 +49,14 @@ impl Document {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Vec<ConfigError>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            return Err(errors
+            let mut errors: Vec<ConfigError> = errors
                 .iter()
-                .take(MAX_SYNTAX_ERRORS)
                 .map(|e| syntax_error(file, text, e.span(), e.message()))
-                .collect());
+                .collect();
+            // The second error of a line is mostly a consequence of the first.
+            errors.dedup_by_key(|e| e.place.as_ref().map(|p| p.line));
+            errors.truncate(MAX_SYNTAX_ERRORS);
+            return Err(errors);
         }
         let mut errors = Vec::new();
         let span = root.span();

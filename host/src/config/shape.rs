@@ -70,13 +70,25 @@ fn findings(doc: &Document, error: &ValidationError<'_>) -> Vec<Finding> {
             .iter()
             .map(|key| unknown_key(&path, key, around))
             .collect(),
+        // What jsonschema says where no key at all is allowed.
+        Kind::FalseSchema => {
+            let keys = doc.keys(&path);
+            keys.iter()
+                .map(|key| unknown_key(&path, key, around))
+                .collect()
+        }
         Kind::Required { property } => vec![missing_key(&path, property, around)],
         Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
             alternatives(doc, error, context, around)
         }
+        Kind::Enum { .. } => vec![no_form(
+            path,
+            error.instance(),
+            std::slice::from_ref(around),
+        )],
         kind => vec![Finding {
             message: wrong_value(kind, error, around),
-            help: example(around),
+            help: example(around).map(|e| format!("for example {e}")),
             path,
             mark: Mark::Value,
             missing: false,
@@ -137,7 +149,7 @@ fn not_here(path: &KeyPath, key: &str) -> Option<(String, String)> {
                 .map(|(other, _)| *other)
                 .collect();
             (!owners.is_empty()).then(|| {
-                let help = format!("only {} have it: remove the key", owners.join(" and "));
+                let help = format!("only {} have it: remove the key", suggest::list(owners));
                 (format!("a {kind} has no `{key}`"), help)
             })
         }
@@ -155,7 +167,9 @@ fn missing_key(path: &KeyPath, property: &Value, around: &Value) -> Finding {
     let key = property.as_str().unwrap_or_default();
     let about = around.pointer(&format!("/properties/{key}"));
     let description = about.and_then(|p| p.get("description")?.as_str());
-    let example = about.and_then(example);
+    let example = about
+        .and_then(example)
+        .map(|e| format!("Write `{key} = {e}`."));
     let help: Vec<&str> = description.into_iter().chain(example.as_deref()).collect();
     Finding {
         path: path.clone(),
@@ -185,18 +199,29 @@ fn alternatives(
     if let Some((_, errors)) = table {
         return errors.iter().flat_map(|e| findings(doc, e)).collect();
     }
+    let path = path_in(doc, error.instance_path().as_str());
+    vec![no_form(path, instance, forms)]
+}
+
+fn no_form(path: KeyPath, instance: &Value, forms: &[Value]) -> Finding {
     let names: Vec<String> = forms.iter().flat_map(form_names).collect();
     let words = || forms.iter().flat_map(words);
+    let message = if words().next().is_some() {
+        format!("{} is none of {}", shown(instance), names.join(", "))
+    } else {
+        let found = type_name(type_of(instance));
+        format!("expected {}, found {found}", names.join(" or "))
+    };
     let near = instance
         .as_str()
         .and_then(|text| suggest::nearest(text, words()));
-    vec![Finding {
-        path: path_in(doc, error.instance_path().as_str()),
+    Finding {
+        path,
         mark: Mark::Value,
         missing: false,
-        message: format!("{} is none of {}", shown(instance), names.join(", ")),
+        message,
         help: near.map(|near| format!("did you mean {near:?}?")),
-    }]
+    }
 }
 
 fn is_type(form: &Value, name: &str) -> bool {
@@ -281,12 +306,10 @@ fn shown(value: &Value) -> String {
     }
 }
 
+/// The first example that is not a table.
 fn example(around: &Value) -> Option<String> {
     let example = around.get("examples")?.as_array()?.first()?;
-    match example {
-        Value::Object(_) | Value::Array(_) => None,
-        example => Some(format!("for example {example}")),
-    }
+    (!example.is_object()).then(|| example.to_string())
 }
 
 /// Takes a place out of the JSON: a key goes, an item of an array becomes null so that its neighbours keep their index.

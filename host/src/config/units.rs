@@ -26,12 +26,34 @@ pub fn size(text: &str) -> Result<u64, String> {
     })
 }
 
+/// In the largest unit that fits exactly, so that a limit reads as it would be written.
 pub fn show_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
+    let units = [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+    ];
+    let millis = duration.as_millis();
+    match units
+        .iter()
+        .find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit))
+    {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => humantime::format_duration(duration).to_string(),
+    }
 }
 
+/// In the largest unit that fits exactly.
 pub fn show_size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit))
+    {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +72,16 @@ mod tests {
         assert_eq!(size("64MiB"), Ok(64 << 20));
         assert_eq!(size("500kB"), Ok(500_000));
         assert_eq!(size("4096"), Ok(4096));
+    }
+
+    #[test]
+    fn a_measure_is_shown_as_it_would_be_written() {
+        for text in ["31d", "36h", "90s", "500ms", "0s"] {
+            assert_eq!(duration(text).map(show_duration), Ok(text.to_string()));
+        }
+        for text in ["64MiB", "1GiB", "1536KiB", "1000B"] {
+            assert_eq!(size(text).map(show_size), Ok(text.to_string()));
+        }
     }
 
     #[test]

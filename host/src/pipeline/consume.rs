@@ -138,7 +138,7 @@ impl<'a> Task<'a> {
     }
 
     /// While there is nothing to commit, nothing else tells that the group was moved or taken over.
-    async fn check_lease(&self) -> Result<(), StageError> {
+    async fn check_lease(&mut self) -> Result<(), StageError> {
         let standing = self.stage.services.groups.standing(self.lease).await;
         match standing.map_err(|error| StageError::Again(error.to_string()))? {
             Some((offset, epoch)) if epoch == self.lease.epoch && offset == self.offset => Ok(()),

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{Services, Stage, limits};
+use super::stage::{Services, Stage, limits, plugin_kind};
 use super::status::{PipelineStatus, StageCell};
 use super::supervisor::Running;
 use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan};
+use crate::config::{Change, StageKey, diff};
 use crate::config::plugins::{PluginFolders, PluginNotFound};
-use crate::ids::{PipelineName, StageName, TopicName};
+use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
 use crate::log::offsets::HEARTBEAT;
 use crate::pipeline::lint;
@@ -52,22 +53,19 @@ impl ApplyError {
             | Self::Describe { .. }
             | Self::Pinned { .. }
             | Self::Lint { .. } => true,
-            Self::Topic { error, .. } => !error.is_transient(),
+            Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
             Self::Unreadable { .. } | Self::Log { .. } => false,
         }
     }
 }
 
-type Key = (PipelineName, StageName);
-
 /// All running pipelines of this process. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     engine: PluginEngine,
     services: Services,
@@ -75,10 +73,10 @@ struct Inner {
     folders: PluginFolders,
     token: CancellationToken,
     /// What runs. Only `apply` and `stop` change it, one at a time.
-    running: Mutex<BTreeMap<Key, Running>>,
+    running: Mutex<BTreeMap<StageKey, Running>>,
     plan: std::sync::Mutex<Plan>,
     /// The cells of what runs, for those who only look.
-    cells: std::sync::Mutex<BTreeMap<Key, Arc<StageCell>>>,
+    cells: std::sync::Mutex<BTreeMap<StageKey, Arc<StageCell>>>,
 }
 
 impl Runtime {
@@ -101,21 +99,22 @@ impl Runtime {
     pub async fn apply(&self, plan: Plan) -> Result<(), ApplyError> {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
-        let mut built: BTreeMap<Key, Arc<Stage>> = BTreeMap::new();
-        for pipeline in plan.pipelines.values() {
-            self.ensure_topics(pipeline).await?;
-            for stage in pipeline.stages.values() {
-                let key = (pipeline.name.clone(), stage.name.clone());
-                if running.get(&key).is_none_or(|old| old.stage.plan != *stage) {
-                    built.insert(key, Arc::new(self.build(pipeline, stage).await?));
-                }
+        let changes = diff(&lock(&inner.plan), &plan);
+        for (name, _) in changes.topics.iter().filter(|(_, change)| **change != Change::Removed) {
+            let declared = plan.pipelines.values().find_map(|pipeline| pipeline.topics.get(name));
+            if let Some(topic) = declared {
+                let ensured = inner.services.log.ensure_topic(topic).await;
+                ensured.map_err(|error| ApplyError::Topic { topic: name.clone(), error })?;
             }
         }
-        let wanted = |key: &Key| plan.pipelines.get(&key.0).is_some_and(|p| p.stages.contains_key(&key.1));
-        let leaving: Vec<Key> =
-            running.keys().filter(|key| built.contains_key(*key) || !wanted(key)).cloned().collect();
-        for key in leaving {
-            if let Some(old) = running.remove(&key) {
+        let mut built: Vec<(StageKey, Arc<Stage>)> = Vec::new();
+        for (key, _) in changes.stages.iter().filter(|(_, change)| **change != Change::Removed) {
+            let Some(pipeline) = plan.pipelines.get(&key.pipeline) else { continue };
+            let Some(stage) = pipeline.stages.get(&key.stage) else { continue };
+            built.push((key.clone(), Arc::new(self.build(pipeline, stage).await?)));
+        }
+        for key in changes.stages.keys() {
+            if let Some(old) = running.remove(key) {
                 old.stop().await;
             }
         }
@@ -126,14 +125,6 @@ impl Runtime {
         let cells = running.iter().map(|(key, running)| (key.clone(), running.stage.cell.clone())).collect();
         *lock(&inner.cells) = cells;
         *lock(&inner.plan) = plan;
-        Ok(())
-    }
-
-    async fn ensure_topics(&self, pipeline: &PipelinePlan) -> Result<(), ApplyError> {
-        for topic in pipeline.topics.values() {
-            let ensured = self.inner.services.log.ensure_topic(topic).await;
-            ensured.map_err(|error| ApplyError::Topic { topic: topic.name.clone(), error })?;
-        }
         Ok(())
     }
 
@@ -182,7 +173,7 @@ impl Runtime {
         let plugin = self
             .inner
             .engine
-            .load(bytes, plan.kind.into())
+            .load(bytes, plugin_kind(plan.kind))
             .await
             .map_err(|error| ApplyError::Load { stage: stage(), path: path.clone(), error })?;
         if let Some(wanted) = &plan.plugin.sha256 {
@@ -239,7 +230,7 @@ impl Runtime {
         let plan = lock(&self.inner.plan);
         let cells = lock(&self.inner.cells);
         let stages = |name: &PipelineName| {
-            cells.iter().filter(|((pipeline, _), _)| pipeline == name).map(|(_, cell)| cell.status()).collect()
+            cells.iter().filter(|(key, _)| key.pipeline == *name).map(|(_, cell)| cell.status()).collect()
         };
         plan.pipelines
             .values()

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use crate::config::plan::{OnError, StageLimits, StagePlan};
+use crate::config::plan::{OnError, StageKind, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
 use crate::pipeline::status::StageCell;
-use crate::plugin::{CallError, Instance, Limits, Plugin};
+use crate::plugin::{CallError, Instance, Limits, Plugin, PluginKind};
 use crate::replay::Replay;
 use crate::tables::Table;
 
@@ -70,8 +68,7 @@ impl Stage {
 
     /// A fresh, configured instance.
     pub async fn instantiate(&self) -> Result<Instance, StageError> {
-        let config = if self.plan.config.is_null() { &Value::Object(Default::default()) } else { &self.plan.config };
-        self.plugin.instantiate(&self.label(), config, &self.limits()).await.map_err(|error| match error {
+        self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(|error| match error {
             CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
                 StageError::Fatal(error.to_string())
             }
@@ -87,5 +84,15 @@ pub fn limits(plan: &StageLimits) -> Limits {
         deadline: plan.deadline,
         output_records: plan.output_records,
         output_bytes: plan.output_bytes,
+    }
+}
+
+/// The plugin host's word for a stage's kind.
+pub fn plugin_kind(kind: StageKind) -> PluginKind {
+    match kind {
+        StageKind::Producer => PluginKind::Producer,
+        StageKind::Transform => PluginKind::Transform,
+        StageKind::Materializer => PluginKind::Materializer,
+        StageKind::Sink => PluginKind::Sink,
     }
 }

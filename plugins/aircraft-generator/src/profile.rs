@@ -124,14 +124,14 @@ impl Profile {
         let seconds = seconds.min(self.duration_s);
         let started = |phase: &&Phase| phase.begin_s <= seconds;
         let phase = self.phases.iter().rfind(started).unwrap_or(&self.phases[0]);
-        let elapsed_s = seconds - phase.begin_s;
+        let elapsed_s = (seconds - phase.begin_s).min(phase.duration_s);
         let share = if phase.duration_s > 0.0 {
             elapsed_s / phase.duration_s
         } else {
             1.0
         };
         let (altitude_ft, vertical_fpm) = self.height(phase, share);
-        let speed_kt = phase.begin_kt + (phase.end_kt - phase.begin_kt) * share;
+        let speed_kt = phase.begin_kt * (1.0 - share) + phase.end_kt * share;
         Progress {
             distance_nm: phase.begin_nm
                 + (phase.begin_kt + speed_kt) / 2.0 * elapsed_s / SECONDS_PER_HOUR,

@@ -1,4 +1,5 @@
 //! How the aircraft move: on the map, within their kind's limits, without jumps, and rarely in trouble.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
 //! The producer as the host sees it: polls in, records and positions out.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aircraft_generator::{Generator, config::Config};
 use proptest::prelude::*;
@@ -104,8 +105,13 @@ fn a_call_that_was_not_committed_is_repeated_exactly() {
 
 #[test]
 fn the_rate_is_honoured_slow_and_fast() {
-    for rate in [0.5, 7.0, 1_000.0, 20_000.0, 200_000.0] {
-        let seconds = if rate < 10.0 { 60 } else { 10 };
+    for (rate, seconds) in [
+        (0.5, 60),
+        (7.0, 60),
+        (1_000.0, 10),
+        (20_000.0, 3),
+        (200_000.0, 1),
+    ] {
         let mut position = None;
         let mut generator = fleet(500, rate);
         let emissions = run(&mut generator, &mut position, NOW, NOW + seconds * SECOND);
@@ -265,7 +271,7 @@ proptest! {
     /// However the host's calls fall, the same reports are made at the same moments.
     #[test]
     fn the_times_of_the_calls_do_not_change_the_records(
-        gaps in prop::collection::vec(1_i64..900_000, 1..20),
+        gaps in prop::collection::vec(1_i64..49_000, 1..20),
         rate in 0.5_f64..5_000.0,
     ) {
         let mut generator = fleet(40, rate);
@@ -280,7 +286,6 @@ proptest! {
             position = Some(production.position);
             in_steps.extend(production.emissions);
         }
-        prop_assume!(end - NOW < SECOND);
         let at_once = poll(&mut fleet(40, rate), Some(first.position), end).emissions;
         prop_assert_eq!(in_steps, at_once);
     }

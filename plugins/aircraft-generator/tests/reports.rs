@@ -1,4 +1,5 @@
 //! The form of a report: its keys, its rounding, and that it can be written again from typed values.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aircraft_generator::report::{Identity, REPORT_BYTES, State};
 use proptest::prelude::*;

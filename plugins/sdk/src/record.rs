@@ -60,11 +60,12 @@ impl Emission {
     /// A record whose payload is `value` as JSON.
     ///
     /// # Errors
-    /// A fatal failure if `value` has no JSON form, such as a map whose keys are not strings.
-    pub fn json(value: &impl Serialize) -> Result<Self, Failure> {
+    /// A reject of the message it is made from if `value` has no JSON form, as a map has none whose keys are not
+    /// strings.
+    pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
         serde_json::to_vec(value)
             .map(Emission::new)
-            .map_err(|error| Failure::fatal(format!("emission: {error}")))
+            .map_err(|error| Refusal::reject(format!("emission: {error}")))
     }
 
     /// The same record as `message`: key, headers, time and payload.

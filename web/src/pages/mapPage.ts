@@ -62,7 +62,7 @@ export class MapPage implements Page {
       { class: "map-page" },
       h("div", { class: "map-cell" }, this.map.element, this.feed, this.controls(), this.tooltip, this.missing, this.keys()),
       h("div", { class: "left-column" }, this.detail.element, this.aircraftPanel.element),
-      h("div", { class: "right-column" }, this.streamPanel.element, this.alerts.element),
+      h("div", { class: "right-column" }, this.streamPanel.summary, this.alerts.element, this.streamPanel.details),
       this.announce,
     );
   }

@@ -118,7 +118,7 @@ fn outputs(
             Some(BTreeMap::from([(DEFAULT_PORT.to_string(), topic)]))
         }
         Some(Outputs::Ports(ports)) => {
-            if ports.is_empty() {
+            if reader.doc.keys(path).is_empty() {
                 let help = "write a topic, or a table such as { default = \"TOPIC\" }".to_string();
                 reader.fail(path, Mark::Key, "`to` names no topic", Some(help));
                 return None;
@@ -141,7 +141,8 @@ fn tables(
     kind: StageKind,
     tables: &BTreeMap<String, String>,
 ) -> Option<BTreeMap<String, TableName>> {
-    if kind == StageKind::Materializer && tables.is_empty() {
+    let written = reader.doc.keys(&path.key("tables"));
+    if kind == StageKind::Materializer && written.is_empty() {
         let help = "write { TABLE_OF_THE_PLUGIN = \"table_in_postgres\" }".to_string();
         reader.fail(
             &path.key("tables"),
