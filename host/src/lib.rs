@@ -23,6 +23,7 @@ pub mod segments;
 
 pub mod pg;
 
+pub mod cli;
 pub mod config;
 
 pub mod clock;
