@@ -36,6 +36,7 @@ export class MapPage implements Page {
   private readonly announce = h("p", { class: "sr", role: "status", "aria-live": "polite" });
   private readonly stream: Stream;
   private timer: number | undefined;
+  private hostAway = false;
 
   constructor() {
     this.stream = new Stream({
@@ -60,9 +61,14 @@ export class MapPage implements Page {
     this.element = h(
       "div",
       { class: "map-page" },
+      h("h1", { class: "sr" }, "Live map of aircraft"),
       h("div", { class: "map-cell" }, this.map.element, this.feed, this.controls(), this.tooltip, this.missing, this.keys()),
-      h("div", { class: "left-column" }, this.detail.element, this.aircraftPanel.element),
-      h("div", { class: "right-column" }, this.streamPanel.summary, this.alerts.element, this.streamPanel.details),
+      h(
+        "div",
+        { class: "side" },
+        h("div", { class: "left-column" }, this.detail.element, this.aircraftPanel.element),
+        h("div", { class: "right-column" }, this.streamPanel.summary, this.alerts.element, this.streamPanel.details),
+      ),
       this.announce,
     );
   }
@@ -89,6 +95,12 @@ export class MapPage implements Page {
 
   onHost(view: HostView): void {
     this.streamPanel.update(view);
+    // The host is back: no need to sit out the rest of the wait.
+    if (this.hostAway && !view.failing) {
+      this.stream.retryNow();
+      this.alerts.retryNow();
+    }
+    this.hostAway = view.failing !== null;
   }
 
   onTheme(): void {
@@ -104,6 +116,8 @@ export class MapPage implements Page {
     const aircraft = id === null ? undefined : this.fleet.aircraft.get(id);
     if (changed && aircraft) setText(this.announce, `Selected ${aircraft.report.callsign}, ${KIND_NAMES[aircraft.report.kind]}`);
     this.refresh();
+    // Where the panels lie below the map, the details may be out of sight.
+    if (changed && aircraft) this.detail.element.scrollIntoView({ block: "nearest" });
   }
 
   private follow(follow: boolean): void {

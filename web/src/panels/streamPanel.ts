@@ -66,7 +66,9 @@ export class StreamPanel {
     );
   }
 
-  update({ status, at }: HostView): void {
+  update({ status, at, failing }: HostView): void {
+    toggle(this.summary, "is-stale", failing !== null);
+    toggle(this.details, "is-stale", failing !== null);
     if (!status) return;
     const now = totalRate(status);
     if (at !== this.lastAt) {
