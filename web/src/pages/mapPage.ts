@@ -31,7 +31,7 @@ export class MapPage implements Page {
   private readonly streamPanel = new StreamPanel();
   private readonly detail: DetailCard;
   private readonly tooltip = h("div", { class: "tooltip", "aria-hidden": true, hidden: true });
-  private readonly feed = h("p", { class: "feed", role: "status" }, h("span", { class: "feed-dot" }), h("span", { class: "feed-label" }), h("span", { class: "feed-detail" }));
+  private readonly feed = h("p", { class: "feed" }, h("span", { class: "feed-dot" }), h("span", { class: "feed-label" }), h("span", { class: "feed-detail" }));
   private readonly missing = h("div", { class: "missing", hidden: true });
   private readonly announce = h("p", { class: "sr", role: "status", "aria-live": "polite" });
   private readonly stream: Stream;
@@ -155,6 +155,8 @@ export class MapPage implements Page {
     const feed = describeFeed(this.stream.state, last, Date.now());
     const [dot, label, detail] = this.feed.children;
     if (!dot || !label || !detail) return;
+    // Spoken when it changes for better or worse; the seconds that count down are for the eye.
+    if (this.feed.dataset.tone !== undefined && this.feed.dataset.tone !== feed.tone) setText(this.announce, `Map data: ${feed.label}`);
     this.feed.dataset.tone = feed.tone;
     setText(label, feed.label);
     setText(detail, feed.tone === "live" ? `${whole(this.fleet.aircraft.size)} aircraft` : feed.detail);

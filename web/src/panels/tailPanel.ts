@@ -18,8 +18,8 @@ const BEHIND_MS = 10_000;
 export class TailPanel {
   readonly element = h("section", { class: "card tail", "aria-labelledby": "tail-title", hidden: true });
   private readonly title = h("h2", { id: "tail-title" });
-  private readonly note = h("span", { class: "card-note", role: "status" });
-  private readonly list = h("ol", { class: "records" });
+  private readonly note = h("span", { class: "card-note" });
+  private readonly list = h("ol", { class: "records", tabindex: 0, "aria-label": "Newest records" });
   private readonly pauseButton = h("button", { type: "button", class: "button", "aria-pressed": "false" });
   private readonly sampler = new Sampler<SseEvent>(PER_DRAW);
   private stream: Stream | null = null;
