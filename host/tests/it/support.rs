@@ -97,7 +97,15 @@ impl Host {
 
     pub async fn pool(&self) -> PgPool {
         let options = tidemill::pg::pool::parse_url(&self.postgres_url).expect("the host prints a usable URL");
-        PgPoolOptions::new().max_connections(4).connect_with(options).await.expect("the host's Postgres answers")
+        // Right after a crash the server refuses connections until it has recovered.
+        let deadline = Instant::now() + START;
+        loop {
+            match PgPoolOptions::new().max_connections(4).connect_with(options.clone()).await {
+                Ok(pool) => return pool,
+                Err(error) => assert!(Instant::now() < deadline, "the host's Postgres does not answer: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub async fn get(&self, path: &str) -> Value {
