@@ -66,7 +66,7 @@ function rings(geometry: GeoJSON.Geometry): Point[][] {
   return [];
 }
 
-function build(): { land: number[][]; states: number[][]; borders: number[][] } {
+function build(): { land: number[][]; states: number[][]; borders: number[][]; coast: number[][] } {
   const us = load("us-atlas/states-10m.json");
   const world = load("world-atlas/countries-10m.json");
   const lower48: GeometryCollection<{ name: string }> = {
@@ -75,6 +75,7 @@ function build(): { land: number[][]; states: number[][]; borders: number[][] } 
   };
   const states = feature(us, lower48).features.flatMap((f) => rings(f.geometry));
   const borders = mesh(us, lower48, (a, b) => a !== b).coordinates as Point[][];
+  const coast = mesh(us, lower48, (a, b) => a === b).coordinates as Point[][];
   const land = feature(world, world.objects.countries)
     .features.filter((f) => NEIGHBOURS.has(f.properties.name))
     .flatMap((f) => rings(f.geometry))
@@ -85,6 +86,7 @@ function build(): { land: number[][]; states: number[][]; borders: number[][] } 
     land: land.map(encode),
     states: states.map((ring) => encode(ring)),
     borders: borders.map((line) => encode(line)),
+    coast: coast.map((line) => encode(line)),
   };
 }
 

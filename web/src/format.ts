@@ -2,7 +2,7 @@
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const ONE = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const NONE = "–";
 
@@ -10,7 +10,7 @@ export function whole(value: number | null): string {
   return value === null ? NONE : WHOLE.format(value);
 }
 
-/** 1,234 up to a hundred thousand, then 1.2M. */
+/** 1,234 up to a hundred thousand, then 1.235M. */
 export function short(value: number | null): string {
   if (value === null) return NONE;
   return Math.abs(value) < 100_000 ? WHOLE.format(value) : SHORT.format(value);
@@ -45,6 +45,13 @@ export function span(seconds: number): string {
   if (s < 3600) return `${Math.floor(s / 60)} min ${pad(s % 60)} s`;
   if (s < 86_400) return `${Math.floor(s / 3600)} h ${pad(Math.floor((s % 3600) / 60))} min`;
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
+}
+
+/** A short time in seconds with the digits that matter. */
+export function seconds(value: number): string {
+  if (value < 0.005) return "0 s";
+  if (value < 10) return `${value.toFixed(value < 1 ? 2 : 1)} s`;
+  return span(value);
 }
 
 /** How long ago, coarse enough to be read at a glance. */

@@ -38,7 +38,7 @@ pub struct PipelineFile {
     pub tests: Vec<Test>,
 }
 
-/// What the file is.
+/// What the pipeline is called: `[pipeline]`, and under it `name = "…"`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Head {

@@ -16,9 +16,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads files, and the `*.toml` of folders in the order of their names; environment variables give the secrets.
 /// Either all is valid, or everything that is wrong is told.
 pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Plan, ConfigErrors> {
-    let vault = Vault {
-        env: &|name| std::env::var(name).ok(),
-    };
+    let vault = Vault { env: &|name| std::env::var(name).ok() };
     load_with(paths, &vault)
 }
 
@@ -55,9 +53,7 @@ fn plan(drafts: Vec<Draft>) -> Plan {
         };
         Some((name, pipeline))
     });
-    Plan {
-        pipelines: pipelines.collect(),
-    }
+    Plan { pipelines: pipelines.collect() }
 }
 
 /// The files meant by a list of files and folders, each once.
@@ -72,14 +68,14 @@ fn files<P: AsRef<Path>>(paths: &[P], errors: &mut Vec<ConfigError>) -> Vec<Path
         };
         match found {
             Ok(found) => files.extend(found),
-            Err(error) => errors.push(error),
+            Err(found) => errors.extend(found),
         }
     }
     files.retain(|file| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())));
     files
 }
 
-fn folder(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+fn folder(path: &Path) -> Result<Vec<PathBuf>, Vec<ConfigError>> {
     let entries = std::fs::read_dir(path).map_err(|e| unreadable(path, &e))?;
     let mut files = Vec::new();
     for entry in entries {
@@ -90,45 +86,34 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     if files.is_empty() {
         let message = "there is no pipeline file (*.toml) in this folder".to_string();
-        return Err(whole(path, message, None));
+        return Err(vec![whole(path, message, None)]);
     }
     files.sort();
     Ok(files)
 }
 
 fn read(file: &Path) -> Result<Document, Vec<ConfigError>> {
-    let fail = |error| vec![error];
-    let size = std::fs::metadata(file)
-        .map_err(|e| fail(unreadable(file, &e)))?
-        .len();
+    let size = std::fs::metadata(file).map_err(|e| unreadable(file, &e))?.len();
     if size > MAX_BYTES {
         let message = format!("{size} bytes are too many for a pipeline file, at most {MAX_BYTES}");
-        return Err(fail(whole(file, message, None)));
+        return Err(vec![whole(file, message, None)]);
     }
-    let bytes = std::fs::read(file).map_err(|e| fail(unreadable(file, &e)))?;
+    let bytes = std::fs::read(file).map_err(|e| unreadable(file, &e))?;
     let text = String::from_utf8(bytes).map_err(|_| {
         let message = "not TOML: not text in UTF-8".to_string();
-        fail(whole(file, message, None))
+        vec![whole(file, message, None)]
     })?;
     Document::parse(file, &text)
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+fn unreadable(path: &Path, error: &std::io::Error) -> Vec<ConfigError> {
     let help = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Some("name a pipeline file or a folder of them".to_string())
-        }
+        std::io::ErrorKind::NotFound => Some("name a pipeline file or a folder of them".to_string()),
         _ => None,
     };
-    whole(path, format!("cannot be read: {error}"), help)
+    vec![whole(path, format!("cannot be read: {error}"), help)]
 }
 
 fn whole(path: &Path, message: String, help: Option<String>) -> ConfigError {
-    ConfigError {
-        file: path.to_path_buf(),
-        place: None,
-        key: String::new(),
-        message,
-        help,
-    }
+    ConfigError { file: path.to_path_buf(), place: None, key: String::new(), message, help }
 }

@@ -90,16 +90,9 @@ impl EmbeddedServer {
         let layout = Layout::prepare(data_dir, &account, &binaries)?;
         create_cluster(&layout, &binaries, &account).await?;
 
-        let recipe = Recipe {
-            layout,
-            binaries,
-            account,
-            extra: options.settings,
-        };
+        let recipe = Recipe { layout, binaries, account, extra: options.settings };
         let postmaster = recipe.launch().await?;
-        create_database(&postmaster.url)
-            .await
-            .map_err(EmbeddedError::Database)?;
+        create_database(&postmaster.url).await.map_err(EmbeddedError::Database)?;
 
         let stop = CancellationToken::new();
         Ok(Self {
@@ -158,9 +151,7 @@ async fn create_database(url: &str) -> Result<(), sqlx::Error> {
         .fetch_one(&mut connection)
         .await?;
     if !exists {
-        sqlx::query("CREATE DATABASE tidemill")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query("CREATE DATABASE tidemill").execute(&mut connection).await?;
     }
     connection.close().await
 }
@@ -210,3 +201,6 @@ async fn relaunch(recipe: &Recipe, stop: &CancellationToken) -> Option<Postmaste
         pause = (pause * 2).min(longest);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,40 +1,30 @@
 //! From a plan to running stages, and from one plan to the next.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{Services, Stage, limits};
+use super::component::{self, Component, ComponentError};
+use super::stage::{Services, Stage};
 use super::status::{PipelineStatus, StageCell};
 use super::supervisor::Running;
 use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan};
-use crate::config::plugins::{PluginFolders, PluginNotFound};
-use crate::ids::{PipelineName, StageName, TopicName};
+use crate::config::{Change, StageKey, diff};
+use crate::config::plugins::PluginFolders;
+use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
 use crate::log::offsets::HEARTBEAT;
-use crate::pipeline::lint;
-use crate::plugin::{CallError, ColumnType, Descriptor, LoadError, Plugin, PluginEngine, Table as TableDescriptor};
+use crate::plugin::{ColumnType, Descriptor, PluginEngine, Table as TableDescriptor};
 use crate::tables::{self, ColumnSpec, Keeper, TableError, TableSpec, Tables};
 
 /// Why a plan was not applied. What ran before runs on.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error("{stage}: {error}")]
-    NotFound { stage: String, error: PluginNotFound },
-    #[error("{stage}: cannot read {}: {error}", path.display())]
-    Unreadable { stage: String, path: PathBuf, error: std::io::Error },
-    #[error("{stage}: {}: {error}", path.display())]
-    Load { stage: String, path: PathBuf, error: LoadError },
-    #[error("{stage}: {error}")]
-    Describe { stage: String, error: CallError },
-    #[error("{stage}: the component's bytes have SHA-256 {found}, the pipeline file pins {wanted}")]
-    Pinned { stage: String, wanted: String, found: String },
-    #[error("{stage}: {}", problems.join("; "))]
-    Lint { stage: String, problems: Vec<String> },
+    Component { stage: String, error: ComponentError },
     #[error("topic {topic}: {error}")]
     Topic { topic: TopicName, error: LogError },
     #[error("{stage}: {error}")]
@@ -47,27 +37,26 @@ impl ApplyError {
     /// Whether the user's files are wrong (and not Postgres or the machine).
     pub fn is_validation(&self) -> bool {
         match self {
-            Self::NotFound { .. }
-            | Self::Load { .. }
-            | Self::Describe { .. }
-            | Self::Pinned { .. }
-            | Self::Lint { .. } => true,
-            Self::Topic { error, .. } => !error.is_transient(),
+            Self::Component { error, .. } => !matches!(error, ComponentError::Unreadable { .. }),
+            Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
-            Self::Unreadable { .. } | Self::Log { .. } => false,
+            Self::Log { .. } => false,
         }
     }
 }
 
-type Key = (PipelineName, StageName);
-
 /// All running pipelines of this process. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     engine: PluginEngine,
     services: Services,
@@ -75,10 +64,10 @@ struct Inner {
     folders: PluginFolders,
     token: CancellationToken,
     /// What runs. Only `apply` and `stop` change it, one at a time.
-    running: Mutex<BTreeMap<Key, Running>>,
+    running: Mutex<BTreeMap<StageKey, Running>>,
     plan: std::sync::Mutex<Plan>,
     /// The cells of what runs, for those who only look.
-    cells: std::sync::Mutex<BTreeMap<Key, Arc<StageCell>>>,
+    cells: std::sync::Mutex<BTreeMap<StageKey, Arc<StageCell>>>,
 }
 
 impl Runtime {
@@ -101,21 +90,22 @@ impl Runtime {
     pub async fn apply(&self, plan: Plan) -> Result<(), ApplyError> {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
-        let mut built: BTreeMap<Key, Arc<Stage>> = BTreeMap::new();
-        for pipeline in plan.pipelines.values() {
-            self.ensure_topics(pipeline).await?;
-            for stage in pipeline.stages.values() {
-                let key = (pipeline.name.clone(), stage.name.clone());
-                if running.get(&key).is_none_or(|old| old.stage.plan != *stage) {
-                    built.insert(key, Arc::new(self.build(pipeline, stage).await?));
-                }
+        let changes = diff(&lock(&inner.plan), &plan);
+        for (name, _) in changes.topics.iter().filter(|(_, change)| **change != Change::Removed) {
+            let declared = plan.pipelines.values().find_map(|pipeline| pipeline.topics.get(name));
+            if let Some(topic) = declared {
+                let ensured = inner.services.log.ensure_topic(topic).await;
+                ensured.map_err(|error| ApplyError::Topic { topic: name.clone(), error })?;
             }
         }
-        let wanted = |key: &Key| plan.pipelines.get(&key.0).is_some_and(|p| p.stages.contains_key(&key.1));
-        let leaving: Vec<Key> =
-            running.keys().filter(|key| built.contains_key(*key) || !wanted(key)).cloned().collect();
-        for key in leaving {
-            if let Some(old) = running.remove(&key) {
+        let mut built: Vec<(StageKey, Arc<Stage>)> = Vec::new();
+        for (key, _) in changes.stages.iter().filter(|(_, change)| **change != Change::Removed) {
+            let Some(pipeline) = plan.pipelines.get(&key.pipeline) else { continue };
+            let Some(stage) = pipeline.stages.get(&key.stage) else { continue };
+            built.push((key.clone(), Arc::new(self.build(pipeline, stage).await?)));
+        }
+        for key in changes.stages.keys() {
+            if let Some(old) = running.remove(key) {
                 old.stop().await;
             }
         }
@@ -129,19 +119,13 @@ impl Runtime {
         Ok(())
     }
 
-    async fn ensure_topics(&self, pipeline: &PipelinePlan) -> Result<(), ApplyError> {
-        for topic in pipeline.topics.values() {
-            let ensured = self.inner.services.log.ensure_topic(topic).await;
-            ensured.map_err(|error| ApplyError::Topic { topic: topic.name.clone(), error })?;
-        }
-        Ok(())
-    }
-
     /// Everything a stage needs before it can start: its component checked, its topics, tables and group in place.
     async fn build(&self, pipeline: &PipelinePlan, plan: &StagePlan) -> Result<Stage, ApplyError> {
         let inner = &self.inner;
         let label = format!("{}/{}", pipeline.name, plan.name);
-        let (plugin, descriptor) = self.load(pipeline, plan, &label).await?;
+        let opened = component::open(&inner.engine, &inner.folders, &pipeline.file, plan).await;
+        let Component { plugin, descriptor, .. } =
+            opened.map_err(|error| ApplyError::Component { stage: label.clone(), error })?;
         let log = &inner.services.log;
         let in_log = |error| ApplyError::Log { stage: label.clone(), error };
         let mut outputs = BTreeMap::new();
@@ -162,44 +146,6 @@ impl Runtime {
         let cell = StageCell::new(pipeline.name.clone(), plan.clone(), descriptor.version.clone(), digest);
         let services = inner.services.clone();
         Ok(Stage { plan: plan.clone(), plugin, origin, input, outputs, tables, cell, services })
-    }
-
-    async fn load(
-        &self,
-        pipeline: &PipelinePlan,
-        plan: &StagePlan,
-        label: &str,
-    ) -> Result<(Plugin, Descriptor), ApplyError> {
-        let stage = || label.to_string();
-        let path = self
-            .inner
-            .folders
-            .find(&plan.plugin, &pipeline.file)
-            .map_err(|error| ApplyError::NotFound { stage: stage(), error })?;
-        let bytes = tokio::fs::read(&path)
-            .await
-            .map_err(|error| ApplyError::Unreadable { stage: stage(), path: path.clone(), error })?;
-        let plugin = self
-            .inner
-            .engine
-            .load(bytes, plan.kind.into())
-            .await
-            .map_err(|error| ApplyError::Load { stage: stage(), path: path.clone(), error })?;
-        if let Some(wanted) = &plan.plugin.sha256 {
-            let found = plugin.digest().to_string();
-            if found.trim_start_matches("sha256:") != wanted {
-                return Err(ApplyError::Pinned { stage: stage(), wanted: wanted.clone(), found });
-            }
-        }
-        let descriptor = plugin
-            .describe(&limits(&plan.limits))
-            .await
-            .map_err(|error| ApplyError::Describe { stage: stage(), error })?;
-        let problems = lint::check(plan, &descriptor);
-        if !problems.is_empty() {
-            return Err(ApplyError::Lint { stage: stage(), problems });
-        }
-        Ok((plugin, descriptor))
     }
 
     async fn ensure_tables(
@@ -239,7 +185,7 @@ impl Runtime {
         let plan = lock(&self.inner.plan);
         let cells = lock(&self.inner.cells);
         let stages = |name: &PipelineName| {
-            cells.iter().filter(|((pipeline, _), _)| pipeline == name).map(|(_, cell)| cell.status()).collect()
+            cells.iter().filter(|(key, _)| key.pipeline == *name).map(|(_, cell)| cell.status()).collect()
         };
         plan.pipelines
             .values()

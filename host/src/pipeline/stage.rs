@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::config::plan::{OnError, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
 use crate::log::offsets::Groups;
@@ -70,8 +68,7 @@ impl Stage {
 
     /// A fresh, configured instance.
     pub async fn instantiate(&self) -> Result<Instance, StageError> {
-        let config = if self.plan.config.is_null() { &Value::Object(Default::default()) } else { &self.plan.config };
-        self.plugin.instantiate(&self.label(), config, &self.limits()).await.map_err(|error| match error {
+        self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(|error| match error {
             CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
                 StageError::Fatal(error.to_string())
             }

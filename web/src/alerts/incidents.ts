@@ -31,6 +31,8 @@ export interface Incident {
 }
 
 export const INCIDENTS_MAX = 200;
+/** An emergency heard of within this time goes on. */
+const ONGOING_MS = 90_000;
 /** An incident silent for this long is over; a later alert of its kind opens a new one. */
 export const INCIDENT_GAP_MS = 5 * 60_000;
 
@@ -75,7 +77,6 @@ export class Incidents {
         known.latest = alert;
         known.lastAt = alert.at;
       }
-      known.firstAt = Math.min(known.firstAt, alert.at);
       return { incident: known, isNew: false };
     }
     this.opened += 1;
@@ -85,9 +86,15 @@ export class Incidents {
     return { incident, isNew: true };
   }
 
-  /** Incidents, the one heard of last first. */
-  list(): Incident[] {
-    return [...this.open.values()].sort((a, b) => b.lastAt - a.lastAt || Number(b.key) - Number(a.key));
+  /**
+   * Incidents in an order that holds still while they count: emergencies that go on, then the one that began
+   * last first. `now` is milliseconds since the epoch.
+   */
+  list(now: number): Incident[] {
+    const urgent = (i: Incident): number => Number(i.latest.alert === "emergency" && now - i.lastAt < ONGOING_MS);
+    return [...this.open.values()].sort(
+      (a, b) => urgent(b) - urgent(a) || b.firstAt - a.firstAt || Number(b.key) - Number(a.key),
+    );
   }
 
   private makeRoom(): void {

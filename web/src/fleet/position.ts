@@ -36,14 +36,14 @@ export interface Snapshot {
 }
 
 /** Squawk codes that every controller knows. */
-const EMERGENCIES: Record<string, string> = {
-  "7500": "unlawful interference",
-  "7600": "radio failure",
-  "7700": "general emergency",
-};
+const EMERGENCIES: ReadonlyMap<string, string> = new Map([
+  ["7500", "unlawful interference"],
+  ["7600", "radio failure"],
+  ["7700", "general emergency"],
+]);
 
 export function emergencyOf(squawk: string | null): string | null {
-  return squawk === null ? null : (EMERGENCIES[squawk] ?? null);
+  return squawk === null ? null : (EMERGENCIES.get(squawk) ?? null);
 }
 
 export function kindOf(value: unknown): Kind {

@@ -16,6 +16,7 @@ interface Shapes {
   states: Path2D;
   innerLakes: Path2D;
   borders: Path2D;
+  coast: Path2D;
   graticule: Path2D;
 }
 
@@ -71,6 +72,7 @@ function buildShapes(): Shapes {
     states: pathOf(atlas.states.map(decode), true),
     innerLakes: pathOf(INNER_LAKES, true),
     borders: pathOf(atlas.borders.map(decode), false),
+    coast: pathOf(atlas.coast.map(decode), false),
     graticule: graticule(),
   };
 }
@@ -85,7 +87,7 @@ export class Basemap {
   draw(context: CanvasRenderingContext2D, size: Size, ratio: number, camera: Camera, palette: Palette): void {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = palette.water;
-    context.fillRect(0, 0, size.width * ratio, size.height * ratio);
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
     const scale = camera.scale * ratio;
     context.setTransform(
       scale, 0, 0, scale,
@@ -119,7 +121,7 @@ export class Basemap {
     fill(shapes.states, palette.land);
     fill(shapes.innerLakes, palette.water);
     stroke(shapes.borders, palette.border, 0.8);
-    stroke(shapes.states, palette.coast, 0.9);
+    stroke(shapes.coast, palette.coast, 1);
   }
 
   private drawNames(context: CanvasRenderingContext2D, size: Size, camera: Camera, palette: Palette): void {
@@ -147,7 +149,7 @@ export class Basemap {
     };
     context.font = `500 11px ${palette.font}`;
     for (const place of this.cities) {
-      if (zoom * room >= place.from * 0.95) put(place, place.name, palette.label, 1.5);
+      if (zoom * room >= place.from) put(place, place.name, palette.label, 1.5);
     }
     context.font = `600 10px ${palette.font}`;
     for (const place of this.airports) {

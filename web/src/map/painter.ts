@@ -25,11 +25,16 @@ export interface Drawn {
 /** With more marks than this in view, labels would be noise. */
 const LABELS_MAX = 36;
 const PULSE_MS = 1_600;
+/** About as wide as a callsign gets, in CSS pixels. */
+const LABEL_WIDTH = 84;
+/** How far ahead the line before the selected aircraft reaches. */
+const LEAD_SECONDS = 300;
 
-/** Edge of a mark in CSS pixels: grows with the zoom, shrinks in a crowd. */
-export function markSize(zoom: number, count: number): number {
+/** Edge of a mark in CSS pixels: grows with the zoom, shrinks in a crowd and on a small map. */
+export function markSize(zoom: number, count: number, width: number): number {
   const crowd = count > 2_500 ? 0.78 : count > 1_200 ? 0.88 : 1;
-  return Math.round(Math.min(26, 14.5 + 3 * Math.log2(Math.max(0.7, zoom))) * crowd);
+  const room = Math.min(1, Math.max(0.68, Math.sqrt(width / 820)));
+  return Math.max(8, Math.round(Math.min(26, 13.5 * room + 3 * Math.log2(Math.max(0.7, zoom))) * crowd));
 }
 
 export class Painter {
@@ -47,20 +52,23 @@ export class Painter {
     const { palette } = this;
     if (!palette) return;
     const zoom = camera.scale / homeScale(size);
-    const edge = markSize(zoom, scene.fleet.aircraft.size);
+    const edge = markSize(zoom, scene.fleet.aircraft.size, size.width);
     if (this.sheet?.size !== edge || this.sheet.ratio !== ratio) this.sheet = new MarkSheet(edge, ratio, palette);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, size.width * ratio, size.height * ratio);
+    context.clearRect(0, 0, context.canvas.width, context.canvas.height);
     this.drawn = place(size, camera, scene, now, edge);
     const selected = scene.selected === null ? undefined : this.drawn.find((d) => d.aircraft.id === scene.selected);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (selected) drawTrail(context, size, camera, selected, palette);
+    if (selected) {
+      drawTrail(context, size, camera, selected, palette);
+      drawLead(context, camera, selected, edge, palette);
+    }
     for (const item of this.drawn) {
       if (item.aircraft.emergency) drawAlarm(context, item, edge, palette, scene.animate ? now : null);
     }
     this.drawMarks(context, ratio, this.sheet, now);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    if (selected) ring(context, selected, edge * 0.5 + 7, palette.accent, 2);
+    if (selected) ring(context, selected, edge * 0.5 + (selected.aircraft.emergency ? 9 : 7), palette.accent, 2);
     const hovered = this.drawn.find((d) => d.aircraft.id === scene.hovered && d !== selected);
     if (hovered) ring(context, hovered, edge * 0.5 + 5, palette.labelStrong, 1.5);
     this.drawLabels(context, size, edge, palette, selected);
@@ -100,11 +108,15 @@ export class Painter {
     context.font = `600 11px ${palette.font}`;
     context.textBaseline = "middle";
     context.lineJoin = "round";
-    for (const item of inView) {
+    const taken: Point[] = [];
+    // From the top of the pile, so that the selection and emergencies get their labels first.
+    for (const item of inView.reverse()) {
       const { emergency, report } = item.aircraft;
       if (!all && !emergency && item !== selected) continue;
       const text = emergency ? `${report.callsign}  ${report.squawk ?? ""}` : report.callsign;
-      const x = item.x + edge * 0.5 + 8;
+      const x = item.x + edge * 0.5 + (emergency ? 11 : 8);
+      if (taken.some((t) => Math.abs(t.y - item.y) < 13 && Math.abs(t.x - x) < LABEL_WIDTH)) continue;
+      taken.push({ x, y: item.y });
       context.strokeStyle = palette.labelHalo;
       context.lineWidth = 3.5;
       context.strokeText(text, x, item.y);
@@ -174,5 +186,24 @@ function drawTrail(context: CanvasRenderingContext2D, size: Size, camera: Camera
     }
     from = point;
   }
+  context.globalAlpha = 1;
+}
+
+/** Where the selected aircraft will be in a few minutes if it holds its course. */
+function drawLead(context: CanvasRenderingContext2D, camera: Camera, from: Drawn, edge: number, palette: Palette): void {
+  const start = edge * 0.5 + 9;
+  const length = from.aircraft.worldSpeed * LEAD_SECONDS * camera.scale;
+  if (length <= start) return;
+  const x = Math.sin(from.aircraft.angle);
+  const y = -Math.cos(from.aircraft.angle);
+  context.globalAlpha = 0.7;
+  context.strokeStyle = palette.accent;
+  context.lineWidth = 1.5;
+  context.setLineDash([2, 5]);
+  context.beginPath();
+  context.moveTo(from.x + x * start, from.y + y * start);
+  context.lineTo(from.x + x * length, from.y + y * length);
+  context.stroke();
+  context.setLineDash([]);
   context.globalAlpha = 1;
 }

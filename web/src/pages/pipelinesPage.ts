@@ -10,7 +10,7 @@ export class PipelinesPage implements Page {
   readonly title = "Pipelines";
   readonly element: HTMLElement;
   private readonly pipelines = h("div", { class: "cards" });
-  private readonly groups = h("div", { class: "cards" });
+  private readonly groups = h("div", { class: "cards side-by-side" });
   private readonly empty = h("p", { class: "hint" }, "Waiting for the host.");
 
   constructor() {
@@ -46,11 +46,14 @@ export class PipelinesPage implements Page {
   }
 }
 
+/** Columns of words; the others hold numbers and line up on the right. */
+const WORDS = new Set(["State", "Reads", "Writes", "Plugin", "Owner"]);
+
 function table(columns: readonly string[], label: string): HTMLElement {
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
-    h("table", {}, h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col" }, name)))), h("tbody")),
+    h("table", {}, h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col", class: WORDS.has(name) ? "words" : null }, name)))), h("tbody")),
   );
 }
 
@@ -70,7 +73,7 @@ function updatePipeline(card: HTMLElement, pipeline: Pipeline): void {
 
 function stageRow(): HTMLTableRowElement {
   const row = h("tr", {}, h("th", { scope: "row" }, h("span", { class: "cell-main" }), h("span", { class: "cell-note" })));
-  for (const name of STAGE_COLUMNS.slice(1)) row.append(h("td", { "data-label": name }));
+  for (const name of STAGE_COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
   row.children[1]?.append(h("span", { class: "state" }), h("span", { class: "cell-note reason" }));
   row.lastElementChild?.append(h("span", { class: "cell-main" }), h("code", { class: "cell-note" }));
   return row;
@@ -119,7 +122,7 @@ function groupCard(group: Group): HTMLElement {
     "section",
     { class: "card" },
     h("header", { class: "card-head" }, h("h3", {}, group.group), h("span", { class: "card-note" })),
-    table(["Partition", "Offset", "End", "Lag", "Owner", "Epoch"], `Partitions of group ${group.group}`),
+    table(["Partition", "Offset", "End", "Lag", "Epoch", "Owner"], `Partitions of group ${group.group}`),
   );
 }
 
@@ -132,9 +135,9 @@ function updateGroup(card: HTMLElement, group: Group): void {
     body,
     group.partitions,
     (p) => String(p.partition),
-    () => h("tr", {}, h("th", { scope: "row" }), h("td"), h("td"), h("td"), h("td"), h("td")),
+    () => h("tr", {}, h("th", { scope: "row" }), h("td"), h("td"), h("td"), h("td"), h("td", { class: "words" })),
     (row, p) => {
-      const texts = [String(p.partition), whole(p.offset), whole(p.end), whole(p.lag), p.owner ?? "–", whole(p.epoch)];
+      const texts = [String(p.partition), whole(p.offset), whole(p.end), whole(p.lag), whole(p.epoch), p.owner ?? "–"];
       texts.forEach((text, index) => {
         const cell = row.children[index];
         if (cell) setText(cell, text);

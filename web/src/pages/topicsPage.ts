@@ -8,6 +8,9 @@ import type { Page } from "./page.ts";
 
 const COLUMNS = ["Topic", "Partitions", "Records", "Records/s", "Hot records", "Hot size", "Bytes each", "Segment", "Retention", "Acks"] as const;
 
+/** Columns of words; the others hold numbers and line up on the right. */
+const WORDS: ReadonlySet<string> = new Set(["Segment", "Retention", "Acks"]);
+
 export class TopicsPage implements Page {
   readonly title = "Topics";
   readonly element: HTMLElement;
@@ -25,7 +28,7 @@ export class TopicsPage implements Page {
       h(
         "div",
         { class: "card scroll", tabindex: 0, role: "region", "aria-label": "Topics" },
-        h("table", {}, h("thead", {}, h("tr", {}, ...COLUMNS.map((name) => h("th", { scope: "col" }, name)))), this.body),
+        h("table", {}, h("thead", {}, h("tr", {}, ...COLUMNS.map((name) => h("th", { scope: "col", class: WORDS.has(name) ? "words" : null }, name)))), this.body),
       ),
       this.tail.element,
     );
@@ -67,7 +70,7 @@ export class TopicsPage implements Page {
 function topicRow(topic: Topic): HTMLTableRowElement {
   const link = h("a", { href: href({ page: "topics", topic: topic.name }) }, topic.name);
   const row = h("tr", {}, h("th", { scope: "row" }, link));
-  for (const name of COLUMNS.slice(1)) row.append(h("td", { "data-label": name }));
+  for (const name of COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
   return row;
 }
 

@@ -45,9 +45,13 @@ export class AlertsPanel {
     this.stream.stop();
   }
 
+  retryNow(): void {
+    this.stream.retryNow();
+  }
+
   update(): void {
-    const incidents = this.incidents.list().slice(0, SHOWN_MAX);
     const now = Date.now();
+    const incidents = this.incidents.list(now).slice(0, SHOWN_MAX);
     reconcile(this.list, incidents, (i) => i.key, (i) => this.row(i), (row, i) => { updateRow(row, i, now); });
     setText(this.count, incidents.length === 0 ? "" : whole(incidents.length));
     this.hint.hidden = incidents.length > 0;
@@ -107,13 +111,12 @@ function updateRow(item: HTMLElement, incident: Incident, now: number): void {
   put("alert-text", alertText(latest));
   put("alert-when", ago(now - incident.lastAt));
   put("alert-count", incident.count > 1 ? `× ${whole(incident.count)}` : "");
-  item.title = `${latest.message}\nfirst ${clock(incident.firstAt)}, last ${clock(incident.lastAt)}`;
+  item.title = `${latest.message}\n${latest.altitude === null ? "" : `at ${whole(latest.altitude)} ft, `}first ${clock(incident.firstAt)}, last ${clock(incident.lastAt)}`;
 }
 
 function alertText(alert: Alert): string {
   const parts = [alertTitle(alert.alert)];
-  if (alert.alert === "rapid_descent" && alert.verticalRate !== null) parts.push(`${whole(Math.round(alert.verticalRate))} ft/min`);
+  if (alert.alert === "rapid_descent" && alert.verticalRate !== null) parts.push(`${whole(Math.abs(alert.verticalRate))} ft/min`);
   else if (alert.squawk) parts.push(`squawk ${alert.squawk}`);
-  if (alert.altitude !== null) parts.push(`${whole(alert.altitude)} ft`);
   return parts.join(" · ");
 }

@@ -1,11 +1,16 @@
 // The stream in numbers: messages a second, what a message costs, how far behind each group is.
-import { h, reconcile, setText } from "../dom.ts";
-import { bytes, oneDecimal, rate, short, span, whole } from "../format.ts";
+import { h, reconcile, setText, toggle } from "../dom.ts";
+import { bytes, oneDecimal, rate, seconds, short, span, whole } from "../format.ts";
 import { Ring } from "../net/sample.ts";
 import type { Group, HostView, Stage, Status, Topic } from "../net/status.ts";
 import { Sparkline } from "./sparkline.ts";
 
 const HISTORY = 90;
+const TILES = ["Bytes per message", "Lag", "Records", "Host memory"] as const;
+/** Seconds behind at which the bar of a group is full. */
+const LAG_FULL_SECONDS = 60;
+/** Seconds behind from which a group is marked. */
+const LAG_MARKED_SECONDS = 5;
 
 export function totalRate(status: Status): number {
   return status.topics.reduce((sum, topic) => sum + topic.recordsPerSecond, 0);
@@ -24,7 +29,10 @@ export function mainTopic(topics: readonly Topic[]): Topic | null {
 }
 
 export class StreamPanel {
-  readonly element: HTMLElement;
+  /** Rate and cost, for the top of a column. */
+  readonly summary: HTMLElement;
+  /** Groups, stages and topics, for further down. */
+  readonly details: HTMLElement;
   private readonly history = new Ring(HISTORY);
   private readonly spark = new Sparkline();
   private readonly rate = h("span", { class: "big" }, "–");
@@ -37,13 +45,17 @@ export class StreamPanel {
 
   constructor() {
     const tiles = h("dl", { class: "tiles" });
-    for (const name of ["Hot bytes per message", "Lag", "Records", "Host memory"]) tiles.append(this.tile(name));
-    this.element = h(
+    for (const name of TILES) tiles.append(this.tile(name));
+    this.summary = h(
       "section",
       { class: "panel stream-panel", "aria-labelledby": "stream-title" },
       h("header", { class: "panel-head" }, h("h2", { id: "stream-title" }, "Stream"), h("a", { class: "more", href: "#/pipelines" }, "Pipelines")),
-      h("div", { class: "throughput" }, h("p", { class: "throughput-now" }, this.rate, h("span", { class: "unit" }, "messages/s")), this.spark.element),
+      h("div", { class: "throughput" }, h("p", { class: "throughput-now" }, this.rate, h("span", { class: "unit" }, "messages/s in all topics")), this.spark.element),
       tiles,
+    );
+    this.details = h(
+      "section",
+      { class: "panel", "aria-label": "Groups, stages and topics" },
       h("h3", {}, "Lag per group"),
       this.groups,
       h("h3", {}, "Stages"),
@@ -54,7 +66,9 @@ export class StreamPanel {
     );
   }
 
-  update({ status, at }: HostView): void {
+  update({ status, at, failing }: HostView): void {
+    toggle(this.summary, "is-stale", failing !== null);
+    toggle(this.details, "is-stale", failing !== null);
     if (!status) return;
     const now = totalRate(status);
     if (at !== this.lastAt) {
@@ -64,8 +78,10 @@ export class StreamPanel {
     }
     setText(this.rate, rate(now));
     this.updateTiles(status);
-    const most = Math.max(1, ...status.groups.map((g) => g.lag));
-    reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupLine, (line, g) => { updateGroup(line, g, most); });
+    const speeds = new Map(status.topics.map((topic) => [topic.name, topic.recordsPerSecond]));
+    reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupLine, (line, g) => {
+      updateGroup(line, g, secondsBehind(g.lag, speeds.get(g.topic) ?? 0));
+    });
     const stages = status.pipelines.flatMap((p) => p.stages.map((stage) => ({ key: `${p.name}/${stage.name}`, stage })));
     reconcile(this.stages, stages, (s) => s.key, stageLine, (line, { stage }) => { updateStage(line, stage); });
     reconcile(this.topics, status.topics, (t) => t.name, topicLine, updateTopic);
@@ -78,7 +94,7 @@ export class StreamPanel {
     const lag = status.groups.reduce((sum, group) => sum + group.lag, 0);
     const records = status.topics.reduce((sum, topic) => sum + topic.records, 0);
     const hot = status.topics.reduce((sum, topic) => sum + topic.hot.bytes, 0);
-    this.set("Hot bytes per message", oneDecimal(perMessage), main ? `in ${main.name}` : "");
+    this.set("Bytes per message", oneDecimal(perMessage), main ? `hot, in ${main.name}` : "hot");
     this.set("Lag", short(lag), status.groups.length === 1 ? "over 1 group" : `over ${status.groups.length} groups`);
     this.set("Records", short(records), `${bytes(hot)} hot`);
     this.set("Host memory", bytes(status.memoryBytes), "resident");
@@ -107,13 +123,22 @@ function groupLine(): HTMLElement {
   return h("li", { class: "meter" }, h("span", { class: "meter-name" }), h("span", { class: "meter-value" }), h("span", { class: "meter-bar" }, h("i", {})));
 }
 
-function updateGroup(line: HTMLElement, group: Group, most: number): void {
+function updateGroup(line: HTMLElement, group: Group, behind: number | null): void {
   const [name, value, bar] = parts(line);
   if (name) setText(name, group.group);
-  if (value) setText(value, whole(group.lag));
+  if (value) setText(value, behind === null ? whole(group.lag) : `${whole(group.lag)} · ${seconds(behind)}`);
+  // A square root keeps a tenth of a second visible on the scale of a minute.
+  const share = Math.min(1, Math.sqrt((behind ?? LAG_FULL_SECONDS) / LAG_FULL_SECONDS));
   const fill = bar?.firstElementChild as HTMLElement | null | undefined;
-  if (fill) fill.style.setProperty("inline-size", `${((100 * group.lag) / most).toFixed(1)}%`);
+  if (fill) fill.style.setProperty("inline-size", `${(100 * share).toFixed(1)}%`);
+  toggle(line, "is-behind", behind === null || behind >= LAG_MARKED_SECONDS);
   line.title = `group ${group.group} on ${group.topic}: ${whole(group.lag)} records behind, reads ${rate(group.recordsPerSecond)}/s`;
+}
+
+/** Lag as time: how long the topic took to get that far ahead; null when it stands still with records unread. */
+export function secondsBehind(lag: number, topicRate: number): number | null {
+  if (lag === 0) return 0;
+  return topicRate > 0 ? lag / topicRate : null;
 }
 
 function stageLine(): HTMLElement {
@@ -137,14 +162,15 @@ function updateStage(line: HTMLElement, stage: Stage): void {
 }
 
 function topicLine(): HTMLElement {
-  return h("li", { class: "topic-line" }, h("a", {}), h("span", { class: "topic-records" }));
+  return h("li", { class: "topic-line" }, h("a", {}), h("span", { class: "topic-rate" }), h("span", { class: "topic-records" }));
 }
 
 function updateTopic(line: HTMLElement, topic: Topic): void {
-  const [name, records] = parts(line);
+  const [name, speed, records] = parts(line);
   if (name) {
     setText(name, topic.name);
     name.setAttribute("href", `#/topics/${encodeURIComponent(topic.name)}`);
   }
+  if (speed) setText(speed, `${rate(topic.recordsPerSecond)}/s`);
   if (records) setText(records, whole(topic.records));
 }
