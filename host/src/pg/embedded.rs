@@ -167,7 +167,11 @@ async fn watch(
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(postmaster.stop().await?),
+            () = stop.cancelled() => {
+                postmaster.stop().await?;
+                recipe.layout.tidy_up();
+                return Ok(());
+            }
             status = postmaster.exited() => {
                 tracing::error!(
                     status, log = %recipe.layout.log.display(),
