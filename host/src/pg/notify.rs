@@ -48,6 +48,7 @@ struct Shared {
 }
 
 /// Waits for a topic to grow. Made before the first read, it misses nothing that comes after.
+#[derive(Debug)]
 pub struct TopicWaiter(watch::Receiver<()>);
 
 impl NotifyHub {

@@ -16,8 +16,9 @@ use super::stage::{Stage, StageError};
 use super::status::State;
 use crate::config::plan::Acks;
 use crate::ids::{Offset, TopicName};
-use crate::log::append::{AppendError, InputRange, Lineage, OutBatch, append_in};
-use crate::log::encode::headers_json;
+use crate::log::AppendError;
+use crate::log::append::{InputRange, Lineage, OutBatch, append_in};
+use crate::log::encode::headers_to_json;
 use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in};
 use crate::tables::apply::apply_in;
 
@@ -214,7 +215,7 @@ async fn bury(
     .bind(record.offset as i64)
     .bind(record.timestamp)
     .bind(record.key.as_deref())
-    .bind(headers_json(&record.headers))
+    .bind(headers_to_json(&record.headers))
     .bind(&record.payload[..])
     .bind(letter.kind.as_str())
     .bind(&letter.error)
