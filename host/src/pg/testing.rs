@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::datadir::DataDir;
 use super::embedded::{EmbeddedOptions, EmbeddedServer, NAME};
+use super::migrate::migrate;
 use super::pool::{self, PoolSettings};
 
 /// A database of one test's own.
@@ -25,6 +26,11 @@ pub struct TestDatabase {
     pub name: String,
     pub url: String,
     pub pool: PgPool,
+}
+
+/// A database with the schema in it.
+pub async fn database() -> TestDatabase {
+    database_with("schema", |pool| async move { migrate(&pool).await.expect("migrating the template") }).await
 }
 
 /// A database with nothing in it.
