@@ -169,6 +169,9 @@ async fn create_database(url: &str) -> Result<(), sqlx::Error> {
     if !exists {
         sqlx::query("CREATE DATABASE tidemill").execute(&mut connection).await?;
     }
+    // The role and a schema have one name, and `"$user"` in the default path would make that schema the place where a
+    // user's unqualified names lead to.
+    sqlx::query("ALTER ROLE tidemill SET search_path = public").execute(&mut connection).await?;
     connection.close().await
 }
 
