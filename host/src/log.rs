@@ -120,4 +120,4 @@ impl Wakeup {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
