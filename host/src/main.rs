@@ -1,1 +1,7 @@
-fn main() {}
+//! The `tidemill` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidemill::cli::run()
+}

@@ -5,8 +5,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::secret::StageConfig;
 use crate::ids::{GroupName, PipelineName, StageName, TableName, TopicName};
 
 /// All pipelines a host is to run. The empty plan is what a host starts from.
@@ -37,7 +39,7 @@ pub struct TopicPlan {
     pub cold: Cold,
     pub format: Format,
     pub acks: Acks,
-    /// Declared fields, in file order.
+    /// Declared fields, in file order: `[{"name": "id", "type": "string"}, {"name": "lat", "type": {"decimal": 5}}]`.
     pub schema: Option<serde_json::Value>,
     /// Order of rows in the archive: declared fields.
     pub sort: Vec<String>,
@@ -54,7 +56,7 @@ pub enum Cold {
     For(Duration),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     Json,
@@ -62,7 +64,7 @@ pub enum Format {
 }
 
 /// When an append is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Acks {
     /// After Postgres has flushed it to disk.
@@ -96,11 +98,10 @@ pub struct StagePlan {
     pub name: StageName,
     pub kind: StageKind,
     pub plugin: PluginRef,
-    /// The stage's `config`, an object, secrets resolved.
-    pub config: serde_json::Value,
+    pub config: StageConfig,
     pub limits: StageLimits,
     pub on_error: OnError,
-    /// Deliveries of one message before `on_error` applies, 1..=100. Counts those that asked for a retry.
+    /// Deliveries of one message before `on_error` applies, 1..=100; default 5. Counts those that asked for a retry.
     pub max_attempts: u32,
     pub batch: BatchLimits,
     /// What it reads; None for a producer.
@@ -117,6 +118,8 @@ pub struct PluginRef {
     /// As written: a bare name is looked up in the plugin folders as `<name>.wasm`; anything with a `/` or ending in
     /// `.wasm` is a path relative to the pipeline file.
     pub name: String,
+    /// That path, with the folder of the pipeline file in front; None for a bare name.
+    pub path: Option<PathBuf>,
     /// Pins the bytes: lower-case hex SHA-256.
     pub sha256: Option<String>,
 }
@@ -129,7 +132,7 @@ pub struct Input {
 }
 
 /// Where a group that does not exist yet begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
     Earliest,
@@ -143,9 +146,9 @@ pub struct StageLimits {
     pub memory: u64,
     /// Time one call may take, 1 ms..=10 min; default 2 s.
     pub deadline: Duration,
-    /// Records one call may put out; default 100,000.
+    /// Records one call may put out, 1..=1,000,000; default 100,000.
     pub output_records: u32,
-    /// Bytes one call may put out; default 32 MiB.
+    /// Bytes one call may put out, 1 KiB..=1 GiB; default 32 MiB.
     pub output_bytes: u64,
 }
 
@@ -173,16 +176,12 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self {
-            records: 1_000,
-            bytes: 1 << 20,
-            linger: Duration::ZERO,
-        }
+        Self { records: 1_000, bytes: 1 << 20, linger: Duration::ZERO }
     }
 }
 
 /// What happens to a message that its stage refuses, or that makes its plugin fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
     /// It is written to the dead letters, whole, and the stage goes on. The default.
@@ -210,7 +209,7 @@ pub struct Expectation {
     pub emissions: Option<Vec<ExpectedEmission>>,
     /// How many messages are refused.
     pub rejects: Option<u32>,
-    /// Rows by table after the batch, as JSON objects that must match in the columns they name.
+    /// Rows by table of the plugin after the batch, as JSON objects that must match in the columns they name.
     pub rows: Option<BTreeMap<String, Vec<serde_json::Value>>>,
 }
 

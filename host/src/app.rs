@@ -1,0 +1,231 @@
+//! Composition root: builds the parts of a host in order, runs them, and takes them down in the opposite order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, ApiSettings, ApiState};
+use crate::clock::Clock;
+use crate::config::plan::Plan;
+use crate::config::plugins::PluginFolders;
+use crate::log::offsets::Groups;
+use crate::log::{Log, LogOptions};
+use crate::pg::datadir::{DataDir, DataDirError};
+use crate::pg::durability::{self, Durability, DurabilityError};
+use crate::pg::embedded::{EmbeddedError, EmbeddedOptions, EmbeddedServer};
+use crate::pg::migrate::{self, MigrateError};
+use crate::pg::notify::NotifyHub;
+use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
+use crate::pipeline::runtime::{ApplyError, Runtime};
+use crate::pipeline::stage::Services;
+use crate::plugin::{EngineError, EngineOptions, PluginEngine};
+use crate::replay::Replay;
+use crate::segments::{Maintainer, MaintainerOptions};
+use crate::tables::Tables;
+
+/// How long requests in flight may take to end when the host stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a host is started with.
+#[derive(Clone, Debug)]
+pub struct AppOptions {
+    pub data_dir: PathBuf,
+    /// None runs the embedded server in the data directory.
+    pub database_url: Option<String>,
+    /// Where the server's programs are, if not where they are looked for.
+    pub postgres_bin: Option<PathBuf>,
+    pub listen: SocketAddr,
+    /// Needed to listen on anything but loopback.
+    pub token: Option<String>,
+    /// Names by which the host may be addressed, beside loopback and the bound address.
+    pub allowed_hosts: Vec<String>,
+    pub plugins: PluginFolders,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(
+        "cannot listen on {address}: {error}; another program (perhaps another tidemill) uses that port: \
+         stop it, or give another address with --listen 127.0.0.1:0 (any free port)"
+    )]
+    PortTaken { address: SocketAddr, error: std::io::Error },
+    #[error("cannot listen on {address}: {error}; give another address with --listen")]
+    Listen { address: SocketAddr, error: std::io::Error },
+    #[error(
+        "refusing to listen on {0}, which other machines can reach, without a token: set --token or TIDEMILL_TOKEN, or \
+         listen on 127.0.0.1"
+    )]
+    OpenWithoutToken(SocketAddr),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Durability(#[from] DurabilityError),
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("the web server ended: {0}")]
+    Serve(std::io::Error),
+}
+
+/// A running host.
+pub struct App {
+    pub url: String,
+    /// Without a password.
+    pub postgres_url: String,
+    pub durability: Durability,
+    token: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Runtime,
+    log: Log,
+    server: Option<EmbeddedServer>,
+    _data_dir: DataDir,
+}
+
+impl App {
+    /// Starts everything, or takes down what was started and says what is wrong.
+    pub async fn start(options: AppOptions, plan: Plan) -> Result<Self, AppError> {
+        let data_dir = DataDir::open(&options.data_dir)?;
+        let listener = listen(&options).await?;
+        let server = match &options.database_url {
+            Some(_) => None,
+            None => {
+                let embedded = EmbeddedOptions { binaries: options.postgres_bin.clone(), ..Default::default() };
+                Some(EmbeddedServer::start(&data_dir, embedded).await?)
+            }
+        };
+        match Self::build(options, plan, data_dir, listener, &server).await {
+            Ok(app) => Ok(Self { server, ..app }),
+            Err(error) => {
+                if let Some(server) = server
+                    && let Err(stop) = server.stop().await
+                {
+                    tracing::warn!(error = %stop, "the embedded Postgres was not stopped");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn build(
+        options: AppOptions,
+        plan: Plan,
+        data_dir: DataDir,
+        listener: TcpListener,
+        server: &Option<EmbeddedServer>,
+    ) -> Result<Self, AppError> {
+        let database = match (server, options.database_url) {
+            (Some(server), _) => server.url().to_string(),
+            (None, given) => given.unwrap_or_default(),
+        };
+        let settings = PoolSettings::default();
+        let pool = pool::connect(&database, &settings).await?;
+        let durability = durability::check(&pool).await?;
+        for warning in durability.warnings() {
+            tracing::warn!("{warning}");
+        }
+        migrate::migrate(&pool).await?;
+        let clock = Clock::system();
+        let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
+        let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
+        let replay = Replay::new(log.clone());
+        let (groups, tables) = (Groups::new(pool.clone()), Tables::new(pool.clone()));
+        let cache_dir = data_dir.private_dir("wasm-cache")?;
+        let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
+        let host = data_dir.host_id().clone();
+        let services =
+            Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
+        let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
+
+        let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let url = listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let postgres_url = redact_url(&database);
+        let state = ApiState::new(
+            log.clone(),
+            replay,
+            groups.clone(),
+            tables,
+            runtime.clone(),
+            ApiSettings {
+                url: url.clone(),
+                postgres_url: postgres_url.clone(),
+                data_dir: data_dir.path().to_path_buf(),
+                host: host.clone(),
+                durability: durability.clone(),
+                token: options.token,
+                allowed_hosts: options.allowed_hosts,
+            },
+        );
+        let ready = state.ready();
+        tasks.spawn(api::serve(state, listener, token.clone()));
+        let app = Self {
+            url: url.clone(),
+            postgres_url,
+            durability,
+            token: token.clone(),
+            tasks,
+            runtime: runtime.clone(),
+            log,
+            server: None,
+            _data_dir: data_dir,
+        };
+        let started = async {
+            groups
+                .register_host(&host, env!("CARGO_PKG_VERSION"), &url)
+                .await
+                .map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
+            runtime.apply(plan).await
+        };
+        if let Err(error) = started.await {
+            app.stop_tasks().await;
+            return Err(error.into());
+        }
+        let maintainer = Maintainer::new(pool, clock, MaintainerOptions::default());
+        app.tasks.spawn(maintainer.run(token.clone()));
+        app.tasks.spawn(runtime.keep_alive(token));
+        app.tasks.close();
+        ready.set();
+        Ok(app)
+    }
+
+    async fn stop_tasks(&self) {
+        self.runtime.stop().await;
+        self.token.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some requests did not end in time and are cut");
+        }
+        self.log.pool().close().await;
+    }
+
+    /// Ends stages after the commit they are in, then requests, then the embedded server.
+    pub async fn stop(self) {
+        self.stop_tasks().await;
+        if let Some(server) = self.server
+            && let Err(error) = server.stop().await
+        {
+            tracing::warn!(%error, "the embedded Postgres was not stopped; the next start finds it");
+        }
+    }
+}
+
+async fn listen(options: &AppOptions) -> Result<TcpListener, AppError> {
+    let address = options.listen;
+    if !address.ip().is_loopback() && options.token.is_none() {
+        return Err(AppError::OpenWithoutToken(address));
+    }
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => AppError::PortTaken { address, error },
+        _ => AppError::Listen { address, error },
+    })
+}

@@ -1,0 +1,142 @@
+//! `tidemill up`: everything in one process.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::Invalid;
+use crate::app::{App, AppError, AppOptions};
+use crate::config;
+use crate::config::plan::Plan;
+use crate::config::plugins::PluginFolders;
+
+/// Run pipelines, with all they need: Postgres, the log, plugins, HTTP and the web page.
+///
+/// Without --database-url an embedded Postgres runs in the data directory; it is stopped with the host. Without files the
+/// host serves the log alone.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  tidemill up pipelines/aircraft.toml --listen 127.0.0.1:9000")]
+pub struct UpArgs {
+    /// Pipeline files, or folders of them.
+    #[arg(value_name = "FILE or FOLDER")]
+    pub pipelines: Vec<PathBuf>,
+    /// A Postgres 15 or later to use instead of the embedded one.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Where the host keeps its files.
+    #[arg(long, env = "TIDEMILL_DATA_DIR", default_value = ".tidemill", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The address of HTTP and the web page. Port 0 takes a free one.
+    #[arg(long, env = "TIDEMILL_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// What clients must send as `Authorization: Bearer`; needed when others than this machine can connect.
+    #[arg(long, env = "TIDEMILL_TOKEN", hide_env_values = true, value_name = "TEXT")]
+    pub token: Option<String>,
+    /// A further name by which browsers address this host. May be repeated.
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
+    /// A folder of components, looked at before the others. May be repeated.
+    #[arg(long = "plugins", env = "TIDEMILL_PLUGINS", value_name = "DIR")]
+    pub plugins: Vec<PathBuf>,
+    /// Where Postgres's programs are (initdb, postgres), if they are not found.
+    #[arg(long, env = "TIDEMILL_POSTGRES_BIN", value_name = "DIR")]
+    pub postgres_bin: Option<PathBuf>,
+    /// Log as JSON lines.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+    log_to_stderr(args.log_json);
+    let plan = if args.pipelines.is_empty() {
+        Plan::default()
+    } else {
+        config::load(&args.pipelines).map_err(|errors| Invalid(errors.to_string()))?
+    };
+    let names: Vec<String> = plan
+        .pipelines
+        .values()
+        .map(|pipeline| format!("{} ({} stages)", pipeline.name, pipeline.stages.len()))
+        .collect();
+    let options = AppOptions {
+        data_dir: args.data_dir,
+        database_url: args.database_url,
+        postgres_bin: args.postgres_bin,
+        listen: args.listen,
+        token: args.token,
+        allowed_hosts: args.allowed_hosts,
+        plugins: PluginFolders::new(args.plugins),
+    };
+    let mut stop = std::pin::pin!(signalled());
+    let app = tokio::select! {
+        app = App::start(options, plan) => app.map_err(invalid_or_failed)?,
+        signal = &mut stop => {
+            tracing::info!(signal, "stopped while starting");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    announce(&app, &names)?;
+    let signal = stop.await;
+    tracing::info!(signal, "stopping: stages finish the commit they are in");
+    app.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn invalid_or_failed(error: AppError) -> anyhow::Error {
+    match &error {
+        AppError::Apply(apply) if apply.is_validation() => Invalid(error.to_string()).into(),
+        _ => error.into(),
+    }
+}
+
+fn announce(app: &App, pipelines: &[String]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "tidemill {} serving", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "  map and API   {}", app.url)?;
+    writeln!(out, "  Postgres      {}", app.postgres_url)?;
+    let pipelines = if pipelines.is_empty() { "none".to_string() } else { pipelines.join(", ") };
+    writeln!(out, "  pipelines     {pipelines}")?;
+    if !app.durability.is_durable() {
+        writeln!(out, "  WARNING       this Postgres may lose acknowledged records; see the log and `tidemill status`")?;
+    }
+    writeln!(out, "  stop          Ctrl-C")?;
+    out.flush()
+}
+
+/// Waits for the first Ctrl-C or SIGTERM. A second one ends the process at once: it can be killed at any line.
+async fn signalled() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    let name = tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(1);
+    });
+    name
+}
+
+/// `RUST_LOG` chooses what is logged; the default is quiet enough for a terminal.
+fn log_to_stderr(json: bool) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,wasmtime=warn,cranelift=warn,sqlx=warn,hyper=warn,h2=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}

@@ -1,0 +1,109 @@
+//! Pipeline files as test cases. To add one, put a file or a folder of files into `tests/pipelines/valid` or
+//! `tests/pipelines/invalid` and run the tests with `TIDEMILL_UPDATE=1`, which writes what comes out beside it: the plan
+//! (`.plan`) or the errors (`.err`). Read it before committing it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::document::Document;
+use super::plan::Plan;
+use super::secret::Vault;
+use super::{ConfigErrors, diff, json_schema, load_with};
+
+fn load(path: &Path) -> Result<Plan, ConfigErrors> {
+    let vault = Vault { env: &|name| (name == "API_KEY").then(|| "hunter2".to_string()) };
+    load_with(&[path], &vault)
+}
+
+/// Files and folders of a kind of case; paths are relative to the package, so that messages are the same everywhere.
+fn cases(kind: &str) -> Result<Vec<PathBuf>> {
+    let folder = Path::new("tests/pipelines").join(kind);
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() || path.extension().is_some_and(|e| e == "toml") {
+            cases.push(path);
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+/// Compares with the file beside the case, or writes it.
+fn expect(case: &Path, extension: &str, actual: &str) -> Result<()> {
+    let file = case.with_extension(extension);
+    let actual = format!("{}\n", actual.trim_end());
+    if std::env::var_os("TIDEMILL_UPDATE").is_some() {
+        return Ok(std::fs::write(&file, actual)?);
+    }
+    let expected = std::fs::read_to_string(&file)
+        .with_context(|| format!("{}: run again with TIDEMILL_UPDATE=1", file.display()))?;
+    ensure!(
+        expected == actual,
+        "{} changed; TIDEMILL_UPDATE=1 rewrites it. Expected\n{expected}\nbut got\n{actual}",
+        file.display()
+    );
+    Ok(())
+}
+
+fn json(file: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(file)?;
+    let doc = Document::parse(file, &text).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    Ok(doc.json())
+}
+
+#[test]
+fn valid_files_give_the_plan_beside_them() -> Result<()> {
+    for case in cases("valid")? {
+        let plan = load(&case).with_context(|| format!("{} is valid", case.display()))?;
+        expect(&case, "plan", &format!("{plan:#?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn invalid_files_give_the_errors_beside_them() -> Result<()> {
+    let cases = cases("invalid")?;
+    ensure!(cases.len() >= 20, "only {} cases were found", cases.len());
+    for case in cases {
+        let Err(errors) = load(&case) else {
+            bail!("{} was taken", case.display());
+        };
+        for error in errors.iter() {
+            let whole = error.place.is_none();
+            ensure!(whole || !error.file.as_os_str().is_empty(), "{error}");
+        }
+        expect(&case, "err", &errors.to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn valid_files_fit_the_schema_that_editors_use() -> Result<()> {
+    let validator = jsonschema::validator_for(json_schema())?;
+    let ready = std::fs::read_dir("../pipelines")?.map(|entry| Ok(entry?.path()));
+    let ready = ready.collect::<Result<Vec<_>>>()?;
+    let files = cases("valid")?.into_iter().chain(ready);
+    for file in files.filter(|f| f.extension().is_some_and(|e| e == "toml")) {
+        let wrong: Vec<String> =
+            validator.iter_errors(&json(&file)?).map(|e| format!("{} {e}", e.instance_path())).collect();
+        ensure!(wrong.is_empty(), "{}: {wrong:?}", file.display());
+    }
+    Ok(())
+}
+
+#[test]
+fn the_ready_pipelines_load_together() -> Result<()> {
+    let plan = load(Path::new("../pipelines"))?;
+    let aircraft = plan.pipelines.get("aircraft").context("aircraft")?;
+    assert_eq!(aircraft.topics.len(), 3);
+    assert_eq!(aircraft.stages.len(), 3);
+    let fields = aircraft.topics.get("positions").and_then(|t| t.schema.as_ref());
+    let first = fields.and_then(|f| f.pointer("/0/name")).and_then(Value::as_str);
+    assert_eq!(first, Some("id"), "fields are in file order");
+    assert!(diff(&plan, &plan).is_empty());
+    assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! The pipeline file as it is written. The doc comments are what an editor shows: they go into the JSON Schema.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::plan::{Acks, Format, OnError, Start};
+use super::schema;
+
+/// A Tidemill pipeline: topics, the stages between them, and tests of the stages.
+#[derive(JsonSchema)]
+#[schemars(title = "Tidemill pipeline", deny_unknown_fields)]
+#[allow(
+    dead_code,
+    reason = "sections are read one by one, so that one broken section hides no error in another"
+)]
+pub struct PipelineFile {
+    pub pipeline: Head,
+    /// Topics this pipeline needs. A topic that exists already is brought in line with what stands here.
+    #[schemars(default)]
+    pub topics: BTreeMap<String, Topic>,
+    /// Stages that make records out of something that is not a topic.
+    #[schemars(default, schema_with = "schema::producers")]
+    pub producers: BTreeMap<String, Stage>,
+    /// Stages that turn messages into messages.
+    #[schemars(default, schema_with = "schema::transforms")]
+    pub transforms: BTreeMap<String, Stage>,
+    /// Stages that keep tables in Postgres, in the same commit as their offset.
+    #[schemars(default, schema_with = "schema::materializers")]
+    pub materializers: BTreeMap<String, Stage>,
+    /// Stages that hand messages to something outside, at least once.
+    #[schemars(default, schema_with = "schema::sinks")]
+    pub sinks: BTreeMap<String, Stage>,
+    /// Run by `tidemill check`, without Postgres: a stage's plugin on given input.
+    #[schemars(default)]
+    pub tests: Vec<Test>,
+}
+
+/// What the pipeline is called: `[pipeline]`, and under it `name = "…"`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Name of the pipeline, unique on the host: lower-case letters, digits, hyphens, underscores.
+    #[schemars(example = &"aircraft")]
+    pub name: String,
+}
+
+/// A topic: a partitioned log.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Number of partitions, 1 to 256. Fixed once the topic exists. Default 4.
+    #[schemars(range(min = 1, max = 256), extend("default" = 4))]
+    pub partitions: Option<u32>,
+    /// Span of one time partition in Postgres, 1s to 31d in whole seconds. Default "1h".
+    #[schemars(example = "1h", extend("default" = "1h"))]
+    pub segment: Option<String>,
+    /// How long messages are kept in Postgres and then in the bucket.
+    #[serde(default)]
+    pub retention: Retention,
+    /// What a payload is. Default "json".
+    pub format: Option<Format>,
+    /// Fields of a JSON payload; they become typed columns of the archive.
+    #[schemars(example = serde_json::json!({ "id": "string", "lat": { "decimal": 5 } }))]
+    pub schema: Option<BTreeMap<String, FieldType>>,
+    /// Order of rows in the archive: fields of `schema`.
+    #[schemars(example = ["id", "ts"])]
+    #[serde(default)]
+    pub sort: Vec<String>,
+    /// When an append is acknowledged. Default "fsync".
+    pub acks: Option<Acks>,
+}
+
+/// How long messages are kept.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// In Postgres: a duration or "forever". Default "24h".
+    #[schemars(example = "24h", extend("default" = "24h"))]
+    pub hot: Option<String>,
+    /// In the bucket, once they leave Postgres: a duration, "forever", or "none" for no archive. Default "forever".
+    #[schemars(example = &"forever", extend("default" = "forever"))]
+    pub cold: Option<String>,
+}
+
+/// Type of a field: "string", "int", "float", "bool", "timestamp", "json", or { decimal = DIGITS }.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldType {
+    /// Text.
+    String,
+    /// A whole number of 64 bits.
+    Int,
+    /// A binary floating-point number of 64 bits.
+    Float,
+    /// true or false.
+    Bool,
+    /// Microseconds since 1970 as a whole number, or text as in RFC 3339.
+    Timestamp,
+    /// Any JSON value.
+    Json,
+    /// A number with that many digits after the point, 0 to 18, stored exactly.
+    Decimal(#[schemars(range(min = 0, max = 18))] u8),
+}
+
+/// A stage: one plugin between topics.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// The component: a name, looked up as NAME.wasm in the plugin folders, or a path relative to this file.
+    #[schemars(example = "flight-watch", example = "./build/watch.wasm")]
+    pub plugin: String,
+    /// Pins the component's bytes: SHA-256, 64 lower-case hex digits.
+    pub sha256: Option<String>,
+    /// The topic it reads.
+    #[schemars(example = &"positions")]
+    pub from: Option<String>,
+    /// Its consumer group. Default: the stage's name.
+    pub group: Option<String>,
+    /// Where a new group begins. Default "earliest".
+    pub start: Option<Start>,
+    /// The topic it writes, or a table of output port = topic.
+    #[schemars(example = &"positions", example = serde_json::json!({ "default": "enriched", "alerts": "alerts" }))]
+    pub to: Option<Outputs>,
+    /// Handed to the plugin, which says what it takes. Secrets: { env = "NAME" } or { file = "PATH" }.
+    #[schemars(example = serde_json::json!({ "rate": 1000 }))]
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Table of the plugin = table in Postgres.
+    #[schemars(example = serde_json::json!({ "current_positions": "current_positions" }))]
+    #[serde(default)]
+    pub tables: BTreeMap<String, String>,
+    /// What one instance of the plugin may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How much one call of the plugin gets.
+    #[serde(default)]
+    pub batch: Batch,
+    /// What happens to a message that the plugin refuses or fails on. Default "dead-letter".
+    pub on_error: Option<OnError>,
+    /// Deliveries of one message before `on_error` applies, 1 to 100. Default 5.
+    #[schemars(range(min = 1, max = 100), extend("default" = 5))]
+    pub max_attempts: Option<u32>,
+    /// What the plugin may reach. Nothing can be granted yet.
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// Where records go.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Outputs {
+    /// A topic, for the port `default`.
+    One(String),
+    /// Output port = topic.
+    Ports(BTreeMap<String, String>),
+}
+
+/// What one instance of a plugin may use.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Memory of an instance, 1MiB to 4GiB. Default "64MiB".
+    #[schemars(example = "64MiB", extend("default" = "64MiB"))]
+    pub memory: Option<String>,
+    /// Time one call may take, 1ms to 10m. Default "2s".
+    #[schemars(example = "2s", extend("default" = "2s"))]
+    pub deadline: Option<String>,
+    /// Records one call may put out, 1 to 1,000,000. Default 100000.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 100_000))]
+    pub output_records: Option<u32>,
+    /// Bytes one call may put out, 1KiB to 1GiB. Default "32MiB".
+    #[schemars(example = "32MiB", extend("default" = "32MiB"))]
+    pub output_bytes: Option<String>,
+}
+
+/// How much one call of a plugin gets.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Messages at most (for a producer: records it may return), 1 to 10,000. Default 1000.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 1000))]
+    pub records: Option<u32>,
+    /// Payload bytes at most, 1KiB to 16MiB; a single larger message still goes through alone. Default "1MiB".
+    #[schemars(example = "1MiB", extend("default" = "1MiB"))]
+    pub bytes: Option<String>,
+    /// How long to wait for a fuller batch once there is something, 0s to 10s. Default "0s".
+    #[schemars(example = "20ms", extend("default" = "0s"))]
+    pub linger: Option<String>,
+}
+
+/// What a plugin may reach. Nothing can be granted yet.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {}
+
+/// A test: what a stage's plugin makes of some input.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Test {
+    /// What it shows. Default: the stage and a number.
+    pub name: Option<String>,
+    /// The stage under test.
+    pub stage: String,
+    /// Payloads: text as it is, or a table that becomes a JSON object.
+    #[serde(default)]
+    pub input: Vec<Payload>,
+    pub expect: Expect,
+}
+
+/// What a test wants. What is left out is not looked at.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// What comes out of all ports, in order. JSON is compared as JSON.
+    pub emissions: Option<Vec<Emission>>,
+    /// How many messages are refused.
+    pub rejects: Option<u32>,
+    /// Rows by table of the plugin; a row must match in the columns named here.
+    pub rows: Option<BTreeMap<String, Vec<Map<String, Value>>>>,
+}
+
+/// A payload: text as it is, or a table that becomes a JSON object.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Payload {
+    Text(String),
+    Object(Map<String, Value>),
+}
+
+/// One record that comes out: its payload, or a table of port and payload.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Emission {
+    /// The payload, on any port.
+    Text(String),
+    On(PortEmission),
+}
+
+/// One record that comes out of a port.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortEmission {
+    /// The port it must come out of; left out, any will do.
+    pub port: Option<String>,
+    pub payload: Payload,
+}

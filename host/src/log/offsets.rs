@@ -1,0 +1,408 @@
+//! Consumer groups and producer positions: who owns what, and how far it is.
+//!
+//! Guarantee: a commit changes its row only while the owner's epoch and the offset it expects are the stored ones, and it
+//! is part of the transaction that holds the outputs. A process that was paused and replaced changes nothing.
+//! Bound: a lease lasts [`LEASE_TTL`] on the database's clock; every commit and one heartbeat per host renew it.
+//! Failure: when the answer to COMMIT is lost, [`Groups::standing`] or [`Groups::source_standing`] says what happened.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool, Row};
+
+use crate::config::plan::Start;
+use crate::ids::{Epoch, GroupName, HostId, Offset, Partition, PipelineName, StageName, TopicId, TopicName};
+use crate::log::{LogError, SeekTarget};
+use crate::replay::Position;
+
+/// How long a lease lasts without a commit or a heartbeat. A killed host is replaced after at most this.
+pub const LEASE_TTL: Duration = Duration::from_secs(8);
+
+/// How often a host renews what it holds.
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// One partition of one group, owned by this process until somebody raises the epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub group: GroupName,
+    pub topic: TopicId,
+    pub partition: Partition,
+    pub owner: HostId,
+    pub epoch: Epoch,
+    /// Where the group stood when the lease was taken.
+    pub next_offset: Offset,
+}
+
+/// The right of one producer stage to append, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLease {
+    pub pipeline: PipelineName,
+    pub stage: StageName,
+    pub owner: HostId,
+    pub epoch: Epoch,
+    pub position: Option<Vec<u8>>,
+    /// Commits so far: tells after a lost answer whether the last one happened.
+    pub commits: i64,
+}
+
+/// What a fenced commit found.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The epoch or the offset is no longer ours: another owner, or a seek. Nothing was written.
+    #[error("the lease was taken over, or the group was moved")]
+    Fenced,
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// How a group stands on one topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct GroupLag {
+    pub group: String,
+    pub topic: String,
+    /// The stage that runs the group, as `pipeline/stage`.
+    pub stage: Option<String>,
+    pub lag: u64,
+    pub partitions: Vec<PartitionLag>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionLag {
+    pub partition: Partition,
+    pub offset: Offset,
+    pub end: Offset,
+    pub lag: u64,
+    pub owner: Option<String>,
+    pub epoch: i64,
+    pub digest: Option<String>,
+}
+
+/// Groups and leases. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    pool: PgPool,
+}
+
+impl Groups {
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Every group, a row per topic it reads, by name.
+    pub async fn list(&self) -> Result<Vec<GroupLag>, LogError> {
+        self.read(None).await
+    }
+
+    /// One group; empty when there is none of that name.
+    pub async fn describe(&self, group: &GroupName) -> Result<Vec<GroupLag>, LogError> {
+        self.read(Some(group)).await
+    }
+
+    async fn read(&self, group: Option<&GroupName>) -> Result<Vec<GroupLag>, LogError> {
+        let rows = sqlx::query(
+            "SELECT group_name, topic, stage, partition, next_offset, end_offset, owner, epoch, digest
+               FROM tidemill.lag WHERE $1::text IS NULL OR group_name = $1 ORDER BY group_name, topic, partition",
+        )
+        .bind(group.map(GroupName::as_str))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut groups: Vec<GroupLag> = Vec::new();
+        for row in rows {
+            let (name, topic): (String, String) = (row.try_get("group_name")?, row.try_get("topic")?);
+            let (offset, end): (i64, i64) = (row.try_get("next_offset")?, row.try_get("end_offset")?);
+            let partition = PartitionLag {
+                partition: row.try_get::<i32, _>("partition")? as Partition,
+                offset: offset as Offset,
+                end: end as Offset,
+                lag: end.saturating_sub(offset).max(0) as u64,
+                owner: row.try_get("owner")?,
+                epoch: row.try_get("epoch")?,
+                digest: row.try_get("digest")?,
+            };
+            if groups.last().is_none_or(|last| last.group != name || last.topic != topic) {
+                let stage = row.try_get("stage")?;
+                groups.push(GroupLag { group: name, topic, stage, lag: 0, partitions: Vec::new() });
+            }
+            if let Some(last) = groups.last_mut() {
+                last.lag += partition.lag;
+                last.partitions.push(partition);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Moves a group, fencing whoever runs it. Makes the group if it is new.
+    pub async fn seek(
+        &self,
+        group: &GroupName,
+        topic: &TopicName,
+        target: &SeekTarget,
+        partition: Option<Partition>,
+    ) -> Result<(), LogError> {
+        sqlx::query("SELECT * FROM tidemill.seek($1, $2, $3, $4)")
+            .bind(group.as_str())
+            .bind(topic.as_str())
+            .bind(target.to_string())
+            .bind(partition.map(|p| p as i32))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Moves a group that no stage runs forward to a position. Refused for one that a host runs.
+    pub async fn commit(&self, group: &GroupName, topic: &TopicName, position: &Position) -> Result<(), LogError> {
+        let mut transaction = self.pool.begin().await?;
+        for (partition, next) in position.iter() {
+            sqlx::query("SELECT tidemill.commit($1, $2, $3, $4)")
+                .bind(group.as_str())
+                .bind(topic.as_str())
+                .bind(partition as i32)
+                .bind(next as i64)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Forgets a group, unless a running stage owns it.
+    pub async fn delete(&self, group: &GroupName) -> Result<Deleted, LogError> {
+        let owned: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM tidemill.consumer_offsets
+                             WHERE group_name = $1 AND owner IS NOT NULL AND expires_at > clock_timestamp())",
+        )
+        .bind(group.as_str())
+        .fetch_one(&self.pool)
+        .await?;
+        if owned {
+            return Ok(Deleted::InUse);
+        }
+        let gone = sqlx::query(
+            "DELETE FROM tidemill.consumer_offsets WHERE group_name = $1
+                AND NOT (owner IS NOT NULL AND expires_at > clock_timestamp())",
+        )
+        .bind(group.as_str())
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
+        Ok(if gone > 0 { Deleted::Done } else { Deleted::Unknown })
+    }
+
+    /// Makes the rows of a group that are missing, at `start`.
+    pub async fn join(&self, group: &GroupName, topic: &TopicName, start: Start) -> Result<(), LogError> {
+        sqlx::query("SELECT tidemill.join_group($1, $2, $3)")
+            .bind(group.as_str())
+            .bind(topic.as_str())
+            .bind(match start {
+                Start::Earliest => "earliest",
+                Start::Latest => "latest",
+            })
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes a partition, raising its epoch. None: another live owner holds it.
+    pub async fn acquire(
+        &self,
+        group: &GroupName,
+        topic: TopicId,
+        partition: Partition,
+        owner: &HostId,
+        stage: &str,
+    ) -> Result<Option<Lease>, LogError> {
+        let row = sqlx::query("SELECT next_offset, epoch FROM tidemill.acquire($1, $2, $3, $4, $5, $6)")
+            .bind(group.as_str())
+            .bind(topic.0)
+            .bind(partition as i32)
+            .bind(&*owner.0)
+            .bind(LEASE_TTL)
+            .bind(stage)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Lease {
+            group: group.clone(),
+            topic,
+            partition,
+            owner: owner.clone(),
+            epoch: Epoch(row.try_get("epoch")?),
+            next_offset: row.try_get::<i64, _>("next_offset")? as Offset,
+        }))
+    }
+
+    /// Where a lease's row stands now: (next offset, epoch). None: the group or the topic is gone.
+    pub async fn standing(&self, lease: &Lease) -> Result<Option<(Offset, Epoch)>, LogError> {
+        let row = sqlx::query(
+            "SELECT next_offset, epoch FROM tidemill.consumer_offsets
+              WHERE group_name = $1 AND topic_id = $2 AND partition = $3",
+        )
+        .bind(lease.group.as_str())
+        .bind(lease.topic.0)
+        .bind(lease.partition as i32)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((row.try_get::<i64, _>("next_offset")? as Offset, Epoch(row.try_get("epoch")?))))
+    }
+
+    /// Gives a partition back, if it is still ours.
+    pub async fn release(&self, lease: &Lease) -> Result<(), LogError> {
+        sqlx::query(
+            "UPDATE tidemill.consumer_offsets SET owner = NULL, expires_at = NULL
+              WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4",
+        )
+        .bind(lease.group.as_str())
+        .bind(lease.topic.0)
+        .bind(lease.partition as i32)
+        .bind(lease.epoch.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes the right to run a producer stage. None: another live owner holds it.
+    pub async fn acquire_source(
+        &self,
+        pipeline: &PipelineName,
+        stage: &StageName,
+        owner: &HostId,
+    ) -> Result<Option<SourceLease>, LogError> {
+        let row = sqlx::query(
+            "INSERT INTO tidemill.sources AS s (pipeline, stage, epoch, owner, expires_at)
+             VALUES ($1, $2, 1, $3, clock_timestamp() + $4)
+             ON CONFLICT ON CONSTRAINT sources_pk DO UPDATE
+                SET epoch = s.epoch + 1, owner = excluded.owner, expires_at = excluded.expires_at
+              WHERE s.owner IS NULL OR s.owner = excluded.owner OR s.expires_at < clock_timestamp()
+             RETURNING position, commits, epoch",
+        )
+        .bind(pipeline.as_str())
+        .bind(stage.as_str())
+        .bind(&*owner.0)
+        .bind(LEASE_TTL)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(SourceLease {
+            pipeline: pipeline.clone(),
+            stage: stage.clone(),
+            owner: owner.clone(),
+            epoch: Epoch(row.try_get("epoch")?),
+            position: row.try_get("position")?,
+            commits: row.try_get("commits")?,
+        }))
+    }
+
+    /// Where a producer's row stands now: (commits, epoch).
+    pub async fn source_standing(&self, lease: &SourceLease) -> Result<Option<(i64, Epoch)>, LogError> {
+        let row = sqlx::query("SELECT commits, epoch FROM tidemill.sources WHERE pipeline = $1 AND stage = $2")
+            .bind(lease.pipeline.as_str())
+            .bind(lease.stage.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((row.try_get("commits")?, Epoch(row.try_get("epoch")?))))
+    }
+
+    pub async fn release_source(&self, lease: &SourceLease) -> Result<(), LogError> {
+        sqlx::query(
+            "UPDATE tidemill.sources SET owner = NULL, expires_at = NULL
+              WHERE pipeline = $1 AND stage = $2 AND epoch = $3",
+        )
+        .bind(lease.pipeline.as_str())
+        .bind(lease.stage.as_str())
+        .bind(lease.epoch.0)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Renews every lease of a host in one go.
+    pub async fn heartbeat(&self, owner: &HostId) -> Result<(), LogError> {
+        for renew in [
+            "UPDATE tidemill.consumer_offsets SET expires_at = clock_timestamp() + $2 WHERE owner = $1",
+            "UPDATE tidemill.sources SET expires_at = clock_timestamp() + $2 WHERE owner = $1",
+        ] {
+            sqlx::query(renew).bind(&*owner.0).bind(LEASE_TTL).execute(&self.pool).await?;
+        }
+        sqlx::query("UPDATE tidemill.hosts SET seen_at = clock_timestamp() WHERE host_id = $1")
+            .bind(&*owner.0)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes down that this host runs.
+    pub async fn register_host(&self, host: &HostId, version: &str, url: &str) -> Result<(), LogError> {
+        sqlx::query(
+            "INSERT INTO tidemill.hosts (host_id, version, url) VALUES ($1, $2, $3)
+             ON CONFLICT ON CONSTRAINT hosts_pk DO UPDATE
+                SET version = excluded.version, url = excluded.url, started_at = now(), seen_at = now()",
+        )
+        .bind(&*host.0)
+        .bind(version)
+        .bind(url)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+/// What became of a request to forget a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    Done,
+    Unknown,
+    InUse,
+}
+
+/// Moves a group's offset, inside the transaction that holds what the batch led to. Must be its first statement: it takes
+/// the row lock that keeps a competing owner out until the commit.
+pub async fn advance_in(
+    connection: &mut PgConnection,
+    lease: &Lease,
+    from: Offset,
+    to: Offset,
+    digest: &str,
+) -> Result<(), CommitError> {
+    let changed = sqlx::query(
+        "UPDATE tidemill.consumer_offsets
+            SET next_offset = $6, digest = $7, updated_at = clock_timestamp(), expires_at = clock_timestamp() + $8
+          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5",
+    )
+    .bind(lease.group.as_str())
+    .bind(lease.topic.0)
+    .bind(lease.partition as i32)
+    .bind(lease.epoch.0)
+    .bind(from as i64)
+    .bind(to as i64)
+    .bind(digest)
+    .bind(LEASE_TTL)
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
+}
+
+/// Stores a producer's new position, inside the transaction that appends what it covers. First statement, as above.
+pub async fn advance_source_in(
+    connection: &mut PgConnection,
+    lease: &SourceLease,
+    position: &[u8],
+) -> Result<(), CommitError> {
+    let changed = sqlx::query(
+        "UPDATE tidemill.sources
+            SET position = $5, commits = commits + 1, updated_at = clock_timestamp(), expires_at = clock_timestamp() + $6
+          WHERE pipeline = $1 AND stage = $2 AND epoch = $3 AND commits = $4",
+    )
+    .bind(lease.pipeline.as_str())
+    .bind(lease.stage.as_str())
+    .bind(lease.epoch.0)
+    .bind(lease.commits)
+    .bind(position)
+    .bind(LEASE_TTL)
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
+}

@@ -1,0 +1,20 @@
+//! Pipelines as running tasks: a plan goes in, one task per stage and partition comes out.
+//!
+//! Start-up is a reload from the empty plan: [`runtime::Runtime::apply`] takes the difference between what runs and what is
+//! wanted, builds everything new first, and only then stops and starts. A stage's work is in [`consume`] and [`produce`],
+//! what one batch led to is in [`effects`], and [`commit`] writes it with the offset in one transaction.
+
+pub mod backoff;
+pub mod check;
+pub mod commit;
+pub mod component;
+pub mod consume;
+pub mod effects;
+pub mod intake;
+pub mod lint;
+pub mod produce;
+pub mod runtime;
+pub mod stage;
+pub mod status;
+pub mod supervisor;
+pub mod test_run;

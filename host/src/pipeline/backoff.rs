@@ -1,0 +1,44 @@
+//! Waiting longer after each failure, with jitter so that many tasks do not come back at once.
+
+use std::time::Duration;
+
+/// The first wait.
+const FIRST: Duration = Duration::from_millis(200);
+
+/// The longest wait.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Doubles from 0.2 s to 30 s; each wait is between half of that and all of it.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The wait before the next try.
+    pub fn next(&mut self) -> Duration {
+        let full = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_limit_and_start_again() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<Duration> = (0..20).map(|_| backoff.next()).collect();
+        assert!(waits[0] <= FIRST && waits[0] >= FIRST / 2);
+        assert!(waits.iter().all(|wait| *wait <= LONGEST));
+        assert!(waits[19] >= LONGEST / 2);
+        backoff.reset();
+        assert!(backoff.next() <= FIRST);
+    }
+}

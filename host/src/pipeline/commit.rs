@@ -1,0 +1,226 @@
+//! The one commit: offset or position, table rows, dead letters and outputs, or none of them.
+//!
+//! Guarantee: the first statement checks the lease's epoch and the offset it expects, in the same transaction as the rest.
+//! Order: the counters of output partitions come last, sorted, since their locks hold up every other append.
+//! Failure: after a broken connection the row itself is asked whether the commit happened. Nothing is guessed, and a batch
+//! is never written twice.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::effects::{DeadLetter, Effects};
+use super::stage::{Stage, StageError};
+use super::status::State;
+use crate::config::plan::Acks;
+use crate::ids::{Offset, TopicName};
+use crate::log::AppendError;
+use crate::log::append::{InputRange, Lineage, OutBatch, append_in};
+use crate::log::encode::headers_to_json;
+use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in};
+use crate::tables::apply::apply_in;
+
+/// What the commit moves.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// A group, from one offset to another.
+    Group { lease: &'a Lease, from: Offset, to: Offset },
+    /// A producer, to a new position.
+    Source { lease: &'a SourceLease, position: &'a [u8] },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// Whether a step is in the database.
+enum Standing {
+    Done,
+    NotDone,
+    Fenced,
+}
+
+/// Writes a batch's effects, again and again until it is known that they are stored or that they may not be.
+pub async fn commit(
+    stage: &Stage,
+    step: Step<'_>,
+    effects: &Effects,
+    token: &CancellationToken,
+) -> Result<(), StageError> {
+    let mut backoff = Backoff::default();
+    let mut tried = false;
+    loop {
+        let error = match write(stage, step, effects).await {
+            Ok(()) => break,
+            Err(error) => error,
+        };
+        // Fenced at the first try is what it says; later it may be our own commit, whose answer was lost.
+        if matches!(error, WriteError::Commit(CommitError::Fenced)) && !tried {
+            return Err(fenced(stage, step));
+        }
+        if let WriteError::Append(error) = &error
+            && is_final(error)
+        {
+            return Err(StageError::Fatal(format!("the output cannot be stored: {error}")));
+        }
+        tried = true;
+        tracing::warn!(stage = stage.label(), %error, "commit not confirmed, asking what happened");
+        let partition = match step {
+            Step::Group { lease, .. } => lease.partition,
+            Step::Source { .. } => 0,
+        };
+        stage.cell.set(partition, State::Backoff, Some(format!("commit not confirmed: {error}")));
+        loop {
+            if token.is_cancelled() {
+                return Err(StageError::Again("stopped while a commit was not confirmed".to_string()));
+            }
+            match standing(stage, step).await {
+                Ok(Standing::Done) => return Ok(after(stage, effects)),
+                Ok(Standing::Fenced) => return Err(fenced(stage, step)),
+                Ok(Standing::NotDone) => break,
+                Err(error) => tracing::debug!(stage = stage.label(), %error, "Postgres does not answer"),
+            }
+            wait(backoff.next(), token).await;
+        }
+        wait(backoff.next(), token).await;
+    }
+    after(stage, effects);
+    Ok(())
+}
+
+/// Whether the same append can never succeed.
+fn is_final(error: &AppendError) -> bool {
+    matches!(
+        error,
+        AppendError::TopicGone { .. }
+            | AppendError::NoSuchPartition { .. }
+            | AppendError::RecordTooLarge { .. }
+            | AppendError::RequestTooLarge { .. }
+            | AppendError::Invalid(_)
+    )
+}
+
+async fn wait(duration: Duration, token: &CancellationToken) {
+    let _ = tokio::time::timeout(duration, token.cancelled()).await;
+}
+
+fn fenced(stage: &Stage, step: Step<'_>) -> StageError {
+    match (step, &stage.input) {
+        (Step::Group { lease, .. }, Some(topic)) => {
+            StageError::Fenced { topic: topic.name.clone(), partition: lease.partition }
+        }
+        _ => StageError::Again("another host took this producer over".to_string()),
+    }
+}
+
+/// Wakes whoever waits for what was just committed.
+fn after(stage: &Stage, effects: &Effects) {
+    for topic in effects.topics() {
+        stage.services.log.hub().appended(topic);
+    }
+    for (table, _) in &effects.tables {
+        table.wake();
+    }
+}
+
+async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), WriteError> {
+    let pool: &PgPool = stage.services.log.pool();
+    let digest = stage.plugin.digest().to_string();
+    let mut transaction = pool.begin().await?;
+    let lineage_input = match step {
+        Step::Group { lease, from, to } => {
+            advance_in(&mut transaction, lease, from, to, &digest).await?;
+            Some(InputRange { partition: lease.partition, offset: from })
+        }
+        Step::Source { lease, position } => {
+            advance_source_in(&mut transaction, lease, position).await?;
+            if relaxed(effects) {
+                sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
+            }
+            None
+        }
+    };
+    for (table, changes) in &effects.tables {
+        apply_in(&mut transaction, table, changes.clone()).await?;
+    }
+    if let Some(topic) = &stage.input {
+        for letter in &effects.dead {
+            bury(&mut transaction, stage, &topic.name, letter, &digest).await?;
+        }
+    }
+    for output in &effects.outputs {
+        let identity = output.index.iter().enumerate().all(|(at, index)| at == *index as usize);
+        let lineage = Lineage {
+            origin: Some(stage.origin),
+            input: lineage_input,
+            index: (lineage_input.is_some() && !identity).then(|| output.index.clone()),
+        };
+        let batch =
+            OutBatch { topic: output.topic.id, partition: output.partition, records: &output.records, lineage };
+        append_in(&mut transaction, batch).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// A producer whose topics all take the risk does not wait for the disk.
+fn relaxed(effects: &Effects) -> bool {
+    !effects.outputs.is_empty() && effects.outputs.iter().all(|output| output.topic.acks == Acks::Relaxed)
+}
+
+async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, crate::log::LogError> {
+    let groups = &stage.services.groups;
+    Ok(match step {
+        Step::Group { lease, from, to } => match groups.standing(lease).await? {
+            Some((offset, epoch)) if epoch == lease.epoch && offset == to => Standing::Done,
+            Some((offset, epoch)) if epoch == lease.epoch && offset == from => Standing::NotDone,
+            _ => Standing::Fenced,
+        },
+        Step::Source { lease, .. } => match groups.source_standing(lease).await? {
+            Some((commits, epoch)) if epoch == lease.epoch && commits == lease.commits + 1 => Standing::Done,
+            Some((commits, epoch)) if epoch == lease.epoch && commits == lease.commits => Standing::NotDone,
+            _ => Standing::Fenced,
+        },
+    })
+}
+
+async fn bury(
+    connection: &mut PgConnection,
+    stage: &Stage,
+    topic: &TopicName,
+    letter: &DeadLetter,
+    digest: &str,
+) -> Result<(), sqlx::Error> {
+    let record = &letter.record;
+    let group = stage.plan.input.as_ref().map(|input| input.group.to_string()).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO tidemill.dead_letters (group_name, pipeline, stage, digest, topic, partition, c_offset, ts, key,
+                                            headers, payload, kind, error, attempts)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, tidemill.from_micros($8), $9, $10, $11, $12, $13, $14)",
+    )
+    .bind(group)
+    .bind(stage.cell.pipeline.as_str())
+    .bind(stage.plan.name.as_str())
+    .bind(digest)
+    .bind(topic.as_str())
+    .bind(record.partition as i32)
+    .bind(record.offset as i64)
+    .bind(record.timestamp)
+    .bind(record.key.as_deref())
+    .bind(headers_to_json(&record.headers))
+    .bind(&record.payload[..])
+    .bind(letter.kind.as_str())
+    .bind(&letter.error)
+    .bind(letter.attempts as i32)
+    .execute(connection)
+    .await?;
+    Ok(())
+}

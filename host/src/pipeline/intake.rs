@@ -1,0 +1,74 @@
+//! What a consuming task has read and not yet committed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::plan::BatchLimits;
+use crate::ids::{Offset, Partition};
+use crate::log::{FetchLimits, Topic};
+use crate::record::Record;
+use crate::replay::{Cursor, Replay, ReplayError};
+
+/// Records of one partition in offset order, from the group's offset on. Bounded by one batch and one stored row.
+pub struct Intake {
+    cursor: Cursor,
+    waiting: VecDeque<Record>,
+    bytes: u64,
+    limits: BatchLimits,
+}
+
+impl Intake {
+    pub fn new(replay: &Replay, topic: Arc<Topic>, partition: Partition, from: Offset, limits: BatchLimits) -> Self {
+        let fetch = FetchLimits { records: limits.records, bytes: limits.bytes };
+        Self { cursor: replay.cursor(topic, vec![(partition, from)], fetch), waiting: VecDeque::new(), bytes: 0, limits }
+    }
+
+    /// Reads until a batch is full or nothing more is there. Waits up to `wait` for the first record, and the plan's linger
+    /// for more once there is one. True when there is something.
+    pub async fn fill(&mut self, wait: Duration) -> Result<bool, ReplayError> {
+        let mut lingered = self.limits.linger.is_zero();
+        while !self.full() {
+            let patience = match (self.waiting.is_empty(), lingered) {
+                (true, _) => wait,
+                (false, true) => Duration::ZERO,
+                (false, false) => {
+                    lingered = true;
+                    tokio::time::sleep(self.limits.linger).await;
+                    Duration::ZERO
+                }
+            };
+            let Some(batch) = self.cursor.next(patience).await? else { break };
+            self.bytes += batch.records.iter().map(|record| record.size() as u64).sum::<u64>();
+            self.waiting.extend(batch.records.iter().cloned());
+        }
+        Ok(!self.waiting.is_empty())
+    }
+
+    fn full(&self) -> bool {
+        self.waiting.len() >= self.limits.records as usize || self.bytes >= self.limits.bytes
+    }
+
+    /// The next batch, at most `most` records; a record over the byte limit goes alone.
+    pub fn batch(&mut self, most: usize) -> &[Record] {
+        let mut bytes = 0;
+        let within = self
+            .waiting
+            .iter()
+            .take(most.min(self.limits.records as usize))
+            .take_while(|record| {
+                bytes += record.size() as u64;
+                bytes <= self.limits.bytes
+            })
+            .count();
+        let take = within.max(1).min(self.waiting.len());
+        &self.waiting.make_contiguous()[..take]
+    }
+
+    /// Forgets the first `count` records: they are committed.
+    pub fn done(&mut self, count: usize) {
+        for record in self.waiting.drain(..count.min(self.waiting.len())) {
+            self.bytes = self.bytes.saturating_sub(record.size() as u64);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The loop of a producer: ask the plugin for records, append them and store its position in one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::commit::{Step, commit};
+use super::consume::stopped;
+use super::effects::{Effects, route};
+use super::stage::{Stage, StageError};
+use super::status::State;
+use crate::ids::Micros;
+use crate::log::offsets::SourceLease;
+use crate::plugin::{CallError, Instance, Poll, Production};
+
+/// How often a host asks for a producer that another one runs.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A producer cannot ask to be left alone for longer than this, so that a wrong clock in it does not silence it for ever.
+const LONGEST_PAUSE: Micros = 3_600_000_000;
+
+/// Runs the producer until the token is cancelled or something ends it.
+pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), StageError> {
+    let services = &stage.services;
+    loop {
+        let acquired = services.groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, &services.host).await;
+        let Some(mut lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
+            stage.cell.set(0, State::Idle, Some("another host runs this producer".to_string()));
+            if stopped(&token, ASK_AGAIN).await {
+                return Ok(());
+            }
+            continue;
+        };
+        let ended = poll(&stage, &mut lease, &token).await;
+        if let Err(error) = services.groups.release_source(&lease).await {
+            tracing::debug!(stage = stage.label(), %error, "the lease was not given back; it will run out");
+        }
+        return ended;
+    }
+}
+
+async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken) -> Result<(), StageError> {
+    let clock = stage.services.log.clock();
+    let mut instance = stage.instantiate().await?;
+    let mut backoff = Backoff::default();
+    stage.cell.set(0, State::Running, None);
+    while !token.is_cancelled() {
+        let request =
+            Poll { position: lease.position.clone(), now: clock.now(), max_records: stage.plan.batch.records };
+        let production = match instance.produce(request).await {
+            Ok(production) => production,
+            Err(error) => {
+                let wait = after_failure(stage, &mut instance, error, &mut backoff).await?;
+                stopped(token, wait).await;
+                continue;
+            }
+        };
+        let next = production.next;
+        store(stage, lease, production, token).await?;
+        backoff.reset();
+        let pause = next.saturating_sub(clock.now()).clamp(0, LONGEST_PAUSE);
+        if pause > 0 {
+            stopped(token, Duration::from_micros(pause as u64)).await;
+        }
+    }
+    Ok(())
+}
+
+async fn store(
+    stage: &Stage,
+    lease: &mut SourceLease,
+    production: Production,
+    token: &CancellationToken,
+) -> Result<(), StageError> {
+    if production.emissions.is_empty() && lease.position.as_ref() == Some(&production.position) {
+        return Ok(());
+    }
+    let effects = Effects { outputs: route(&stage.outputs, production.emissions, &[]), ..Effects::default() };
+    commit(stage, Step::Source { lease, position: &production.position }, &effects, token).await?;
+    lease.position = Some(production.position);
+    lease.commits += 1;
+    stage.cell.count(0, effects.records_out(), 0);
+    stage.cell.set(0, State::Running, None);
+    Ok(())
+}
+
+/// How long to wait after a call that failed, with a fresh instance where the old one is spoilt.
+async fn after_failure(
+    stage: &Stage,
+    instance: &mut Instance,
+    error: CallError,
+    backoff: &mut Backoff,
+) -> Result<Duration, StageError> {
+    let wait = match &error {
+        CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
+            return Err(StageError::Fatal(error.to_string()));
+        }
+        CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.next()),
+        _ => backoff.next(),
+    };
+    tracing::warn!(stage = stage.label(), %error, "the producer failed");
+    stage.cell.set(0, State::Backoff, Some(error.to_string()));
+    if instance.poisoned() {
+        *instance = stage.instantiate().await?;
+    }
+    Ok(wait)
+}

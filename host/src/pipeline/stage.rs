@@ -1,0 +1,88 @@
+//! What every task of a stage shares, and how a task ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::plan::{OnError, StageLimits, StagePlan};
+use crate::ids::{HostId, TopicName};
+use crate::log::offsets::Groups;
+use crate::log::{Log, Topic};
+use crate::pipeline::status::StageCell;
+use crate::plugin::{CallError, Instance, Limits, Plugin};
+use crate::replay::Replay;
+use crate::tables::Table;
+
+/// A stage that was built: its component is compiled and checked, its topics and tables exist.
+#[derive(Debug)]
+pub struct Stage {
+    pub plan: StagePlan,
+    pub plugin: Plugin,
+    /// What its outputs are labelled with (`tidemill.origins`).
+    pub origin: i32,
+    /// The topic it reads; None for a producer.
+    pub input: Option<Arc<Topic>>,
+    /// Output port -> topic.
+    pub outputs: BTreeMap<String, Arc<Topic>>,
+    /// Table in the descriptor -> table in Postgres.
+    pub tables: BTreeMap<String, Arc<Table>>,
+    pub cell: Arc<StageCell>,
+    pub services: Services,
+}
+
+/// The parts of the host that stages use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Services {
+    pub log: Log,
+    pub replay: Replay,
+    pub groups: Groups,
+    pub host: HostId,
+}
+
+/// Why a task ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// Try again after a wait.
+    #[error("{0}")]
+    Again(String),
+    /// Somebody else owns the partition now, or the group was moved: take the lease anew.
+    #[error("lost the lease of {topic} partition {partition}")]
+    Fenced { topic: TopicName, partition: u32 },
+    /// Stay stopped until the stage is reloaded.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl Stage {
+    /// `pipeline/stage`.
+    pub fn label(&self) -> String {
+        self.cell.label()
+    }
+
+    pub fn limits(&self) -> Limits {
+        limits(&self.plan.limits)
+    }
+
+    pub fn on_error(&self) -> OnError {
+        self.plan.on_error
+    }
+
+    /// A fresh, configured instance.
+    pub async fn instantiate(&self) -> Result<Instance, StageError> {
+        self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(|error| match error {
+            CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
+                StageError::Fatal(error.to_string())
+            }
+            error => StageError::Again(error.to_string()),
+        })
+    }
+}
+
+/// The plugin host's form of a plan's limits.
+pub fn limits(plan: &StageLimits) -> Limits {
+    Limits {
+        memory: plan.memory,
+        deadline: plan.deadline,
+        output_records: plan.output_records,
+        output_bytes: plan.output_bytes,
+    }
+}

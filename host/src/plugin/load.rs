@@ -1,0 +1,314 @@
+//! From bytes to a [`Plugin`]: what they are, whether they compile, and whether their type is the one of their kind.
+//!
+//! The bytes are read once: the digest, the type and the code are all of the same bytes. Nothing here runs the guest.
+
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use wasmtime::component::{Component, InstancePre};
+
+use super::bindings::{materializer, producer, sink, transform};
+use super::engine::PluginEngine;
+use super::guest::{self, Guest};
+use super::log::printable;
+use super::{PluginDigest, PluginKind};
+
+/// Larger files are not looked at. Python's runtime makes a component of 18 MB.
+pub const MAX_COMPONENT_BYTES: usize = 64 << 20;
+
+const WASM_MAGIC: &[u8] = b"\0asm";
+/// Version 1 on layer 0.
+const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
+/// Version 13 on layer 1.
+const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
+/// The compiler's messages are cut past this many characters.
+const MAX_REASON: usize = 1_000;
+
+/// Why bytes are not a plugin of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// There is nothing.
+    #[error("the file is empty")]
+    Empty,
+    /// There is too much.
+    #[error("the component is {}, larger than the {} that a plugin may have", ByteSize::b(*.size), ByteSize::b(MAX_COMPONENT_BYTES as u64))]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// These are bytes of another kind.
+    #[error(
+        "this is {found}, not a WebAssembly component; build for wasm32-wasip2, which gives a component"
+    )]
+    NotWasm {
+        /// What they look like.
+        found: &'static str,
+    },
+    /// WebAssembly, but not a component.
+    #[error(
+        "this is a core WebAssembly module, not a component; build for wasm32-wasip2, which gives a component, or \
+         wrap the module with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// A component that is damaged, cut short or not valid.
+    #[error("this component is damaged or not valid: {reason}")]
+    Invalid {
+        /// What the compiler said.
+        reason: String,
+    },
+    /// It wants what the host does not give.
+    #[error("the component imports what this host does not offer: {}; offered are {}", .missing.join(", "), guest::OFFER)]
+    MissingImports {
+        /// The names of the imports.
+        missing: Vec<String>,
+    },
+    /// A component of another world.
+    #[error("stage kind {kind} needs a component of world {}, this one {found}", .kind.world())]
+    WrongWorld {
+        /// What was wanted.
+        kind: PluginKind,
+        /// What it is instead, as the end of a sentence.
+        found: String,
+    },
+    /// The right names with other types behind them.
+    #[error("the component does not match world {}: {reason}; build it against the host's wit/0.1.0", .kind.world())]
+    Mismatch {
+        /// What was wanted.
+        kind: PluginKind,
+        /// What differs.
+        reason: String,
+    },
+    /// A fault of the host.
+    #[error("cannot compile the component: {0}")]
+    Internal(String),
+}
+
+/// A compiled component whose type fits its kind. Clones are handles.
+#[derive(Clone)]
+pub struct Plugin {
+    shared: Arc<Loaded>,
+}
+
+struct Loaded {
+    engine: PluginEngine,
+    digest: PluginDigest,
+    size: u64,
+    world: WorldPre,
+}
+
+/// A component linked with its imports, ready to be instantiated.
+pub(super) enum WorldPre {
+    Producer(producer::ProducerPre<Guest>),
+    Transform(transform::TransformPre<Guest>),
+    Materializer(materializer::MaterializerPre<Guest>),
+    Sink(sink::SinkPre<Guest>),
+}
+
+impl PluginEngine {
+    /// Compiles `bytes`, on a thread of its own, and checks them against the world of `kind`.
+    ///
+    /// A component of 100 kB takes some ten milliseconds, a Python one of 18 MB several seconds; with a cache folder
+    /// the second time is a matter of milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// One [`LoadError`] for each way in which a file can be something else.
+    pub async fn load(
+        &self,
+        bytes: impl Into<Arc<[u8]>>,
+        kind: PluginKind,
+    ) -> Result<Plugin, LoadError> {
+        let bytes = bytes.into();
+        let engine = self.clone();
+        self.run_blocking(move || engine.load_blocking(&bytes, kind))
+            .await
+            .unwrap_or_else(|error| Err(LoadError::Internal(error.to_string())))
+    }
+
+    fn load_blocking(&self, bytes: &[u8], kind: PluginKind) -> Result<Plugin, LoadError> {
+        sniff(bytes)?;
+        let component =
+            Component::from_binary(self.wasmtime(), bytes).map_err(|error| LoadError::Invalid {
+                reason: sentence(&error),
+            })?;
+        self.check_imports(&component)?;
+        self.check_exports(&component, kind)?;
+        let world = self.link(&component, kind)?;
+        Ok(Plugin {
+            shared: Arc::new(Loaded {
+                engine: self.clone(),
+                digest: PluginDigest::of(bytes),
+                size: bytes.len() as u64,
+                world,
+            }),
+        })
+    }
+
+    /// All missing imports at once; wasmtime would name the first.
+    fn check_imports(&self, component: &Component) -> Result<(), LoadError> {
+        let ty = component.component_type();
+        let missing: Vec<String> = ty
+            .imports(self.wasmtime())
+            .map(|(name, _)| name)
+            .filter(|name| !guest::offers(name))
+            .map(|name| printable(name, MAX_REASON))
+            .collect();
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(LoadError::MissingImports { missing })
+        }
+    }
+
+    fn check_exports(&self, component: &Component, kind: PluginKind) -> Result<(), LoadError> {
+        let ty = component.component_type();
+        let exports: Vec<&str> = ty.exports(self.wasmtime()).map(|(name, _)| name).collect();
+        if exports.iter().any(|name| is_export_of(name, kind)) {
+            return Ok(());
+        }
+        Err(LoadError::WrongWorld {
+            kind,
+            found: describe_exports(&exports),
+        })
+    }
+
+    fn link(&self, component: &Component, kind: PluginKind) -> Result<WorldPre, LoadError> {
+        self.linker()
+            .instantiate_pre(component)
+            .and_then(|pre| WorldPre::new(pre, kind))
+            .map_err(|error| LoadError::Mismatch {
+                kind,
+                reason: sentence(&error),
+            })
+    }
+}
+
+impl Plugin {
+    /// The name of the bytes that were compiled.
+    pub fn digest(&self) -> &PluginDigest {
+        &self.shared.digest
+    }
+
+    /// The world it was checked against.
+    pub fn kind(&self) -> PluginKind {
+        match &self.shared.world {
+            WorldPre::Producer(_) => PluginKind::Producer,
+            WorldPre::Transform(_) => PluginKind::Transform,
+            WorldPre::Materializer(_) => PluginKind::Materializer,
+            WorldPre::Sink(_) => PluginKind::Sink,
+        }
+    }
+
+    /// Bytes of the component.
+    pub fn size(&self) -> u64 {
+        self.shared.size
+    }
+
+    pub(super) fn engine(&self) -> &PluginEngine {
+        &self.shared.engine
+    }
+
+    pub(super) fn world(&self) -> &WorldPre {
+        &self.shared.world
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plugin")
+            .field("kind", &self.kind())
+            .field("digest", &self.shared.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WorldPre {
+    fn new(pre: InstancePre<Guest>, kind: PluginKind) -> wasmtime::Result<Self> {
+        Ok(match kind {
+            PluginKind::Producer => Self::Producer(producer::ProducerPre::new(pre)?),
+            PluginKind::Transform => Self::Transform(transform::TransformPre::new(pre)?),
+            PluginKind::Materializer => {
+                Self::Materializer(materializer::MaterializerPre::new(pre)?)
+            }
+            PluginKind::Sink => Self::Sink(sink::SinkPre::new(pre)?),
+        })
+    }
+}
+
+/// Tells by the first bytes what a file is, so that the common mistakes get their own words.
+fn sniff(bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    if bytes.len() > MAX_COMPONENT_BYTES {
+        return Err(LoadError::TooLarge {
+            size: bytes.len() as u64,
+        });
+    }
+    if let Some(rest) = bytes.strip_prefix(WASM_MAGIC) {
+        return match rest.get(..4) {
+            Some(version) if version == CORE_MODULE => Err(LoadError::CoreModule),
+            Some(version) if version == COMPONENT => Ok(()),
+            Some(version) => Err(LoadError::Invalid {
+                reason: format!("its binary version {version:02x?} is not known"),
+            }),
+            None => Err(LoadError::Invalid {
+                reason: "the file ends within its header".to_owned(),
+            }),
+        };
+    }
+    Err(LoadError::NotWasm {
+        found: name_of_other(bytes),
+    })
+}
+
+fn name_of_other(bytes: &[u8]) -> &'static str {
+    let text = std::str::from_utf8(bytes.get(..64).unwrap_or(bytes));
+    if bytes.starts_with(b"\x7fELF") {
+        "a native ELF file or a precompiled .cwasm (machine code is never loaded from a file)"
+    } else if bytes.starts_with(b"MZ") || bytes.starts_with(b"\xcf\xfa\xed\xfe") {
+        "a native program"
+    } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"\x1f\x8b") {
+        "an archive"
+    } else if text.is_ok_and(|text| text.trim_start().starts_with('(')) {
+        "WebAssembly text"
+    } else if text.is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace()))
+    {
+        "a text file"
+    } else {
+        "something else"
+    }
+}
+
+/// Whether the export `name` is the working interface of `kind`, in the version that the host speaks.
+fn is_export_of(name: &str, kind: PluginKind) -> bool {
+    name.split_once('@').is_some_and(|(interface, version)| {
+        interface == kind.interface() && version.starts_with("0.1.")
+    })
+}
+
+fn describe_exports(exports: &[&str]) -> String {
+    let kinds: Vec<&str> = PluginKind::ALL
+        .into_iter()
+        .filter(|&kind| exports.iter().any(|name| is_export_of(name, kind)))
+        .map(PluginKind::as_str)
+        .collect();
+    if exports.is_empty() {
+        return "exports nothing".to_owned();
+    }
+    let names = printable(&exports.join(", "), MAX_REASON);
+    if !kinds.is_empty() {
+        return format!("is a {} (it exports {names})", kinds.join(" and a "));
+    }
+    if exports
+        .iter()
+        .any(|name| name.starts_with("tidemill:plugin/"))
+    {
+        return format!("is of another version of the interface (it exports {names})");
+    }
+    format!("is no Tidemill plugin (it exports {names})")
+}
+
+fn sentence(error: &wasmtime::Error) -> String {
+    printable(&format!("{error:#}"), MAX_REASON)
+}

@@ -1,0 +1,7 @@
+//! The host from outside: a real process, a real Postgres, real components, HTTP over a real socket.
+
+mod aircraft;
+mod bad_input;
+mod files;
+mod support;
+mod tidy;

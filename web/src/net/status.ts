@@ -1,0 +1,216 @@
+// `GET /v1/status` as the page uses it, and the poll that keeps it fresh.
+import { apiError, getJson, type ApiError } from "./api.ts";
+import { array, number, numberOrNull, object, text, textOrNull, type Json } from "./json.ts";
+
+export interface Stage {
+  name: string;
+  kind: string;
+  plugin: string;
+  version: string;
+  digest: string;
+  group: string | null;
+  from: string | null;
+  to: [port: string, topic: string][];
+  state: string;
+  reason: string | null;
+  restarts: number;
+  recordsIn: number;
+  recordsOut: number;
+  refused: number;
+  inPerSecond: number;
+  outPerSecond: number;
+  lag: number | null;
+  tasks: { partition: number; state: string; reason: string | null }[];
+}
+
+export interface Pipeline {
+  name: string;
+  file: string;
+  stages: Stage[];
+}
+
+export interface Topic {
+  name: string;
+  partitions: number;
+  format: string;
+  records: number;
+  recordsPerSecond: number;
+  startOffsets: number[];
+  nextOffsets: number[];
+  segment: string;
+  retention: { hot: string; cold: string };
+  acks: string;
+  compression: string;
+  hot: { segments: number; records: number; bytes: number; bytesPerRecord: number | null };
+}
+
+export interface Group {
+  group: string;
+  topic: string;
+  stage: string | null;
+  lag: number;
+  recordsPerSecond: number;
+  partitions: { partition: number; offset: number; end: number; lag: number; owner: string | null; epoch: number }[];
+}
+
+export interface Status {
+  version: string;
+  host: string;
+  uptimeSeconds: number;
+  dataDir: string;
+  postgresVersion: string;
+  memoryBytes: number;
+  durability: { durable: boolean; fsync: boolean; fullPageWrites: boolean; synchronousCommit: string };
+  pipelines: Pipeline[];
+  topics: Topic[];
+  groups: Group[];
+  tables: { name: string; stage: string; key: string[]; rows: number | null }[];
+}
+
+export function parseStatus(value: unknown): Status {
+  const o = object(value);
+  const durability = object(o.durability);
+  return {
+    version: text(o.version),
+    host: text(o.host),
+    uptimeSeconds: number(o.uptime_seconds),
+    dataDir: text(o.data_dir),
+    postgresVersion: text(o.postgres_version),
+    memoryBytes: number(o.memory_bytes),
+    durability: {
+      // Only an explicit "no" raises the alarm; a host that does not say is not accused.
+      durable: durability.durable !== false,
+      fsync: durability.fsync !== false,
+      fullPageWrites: durability.full_page_writes !== false,
+      synchronousCommit: text(durability.synchronous_commit, "on"),
+    },
+    pipelines: array(o.pipelines).map(object).map(parsePipeline),
+    topics: array(o.topics).map(object).map(parseTopic),
+    groups: array(o.groups).map(object).map(parseGroup),
+    tables: array(o.tables).map(object).map((t) => ({
+      name: text(t.name),
+      stage: text(t.stage),
+      key: array(t.key).map((k) => text(k)),
+      rows: numberOrNull(t.rows),
+    })),
+  };
+}
+
+function parsePipeline(o: Json): Pipeline {
+  return { name: text(o.name), file: text(o.file), stages: array(o.stages).map(object).map(parseStage) };
+}
+
+function parseStage(o: Json): Stage {
+  return {
+    name: text(o.name),
+    kind: text(o.kind),
+    plugin: text(o.plugin),
+    version: text(o.version),
+    digest: text(o.digest),
+    group: textOrNull(o.group),
+    from: textOrNull(o.from),
+    to: Object.entries(object(o.to)).map(([port, topic]): [string, string] => [port, text(topic)]),
+    state: text(o.state, "unknown"),
+    reason: textOrNull(o.reason),
+    restarts: number(o.restarts),
+    recordsIn: number(o.records_in),
+    recordsOut: number(o.records_out),
+    refused: number(o.refused),
+    inPerSecond: number(o.records_in_per_second),
+    outPerSecond: number(o.records_out_per_second),
+    lag: numberOrNull(o.lag),
+    tasks: array(o.tasks).map(object).map((t) => ({
+      partition: number(t.partition),
+      state: text(t.state, "unknown"),
+      reason: textOrNull(t.reason),
+    })),
+  };
+}
+
+function parseTopic(o: Json): Topic {
+  const hot = object(o.hot);
+  const retention = object(o.retention);
+  return {
+    name: text(o.name),
+    partitions: number(o.partitions),
+    format: text(o.format),
+    records: number(o.records),
+    recordsPerSecond: number(o.records_per_second),
+    startOffsets: array(o.start_offsets).map((n) => number(n)),
+    nextOffsets: array(o.next_offsets).map((n) => number(n)),
+    segment: text(o.segment),
+    retention: { hot: text(retention.hot), cold: text(retention.cold) },
+    acks: text(o.acks),
+    compression: text(o.compression),
+    hot: {
+      segments: number(hot.segments),
+      records: number(hot.records),
+      bytes: number(hot.bytes),
+      bytesPerRecord: numberOrNull(hot.bytes_per_record),
+    },
+  };
+}
+
+function parseGroup(o: Json): Group {
+  return {
+    group: text(o.group),
+    topic: text(o.topic),
+    stage: textOrNull(o.stage),
+    lag: number(o.lag),
+    recordsPerSecond: number(o.records_per_second),
+    partitions: array(o.partitions).map(object).map((p) => ({
+      partition: number(p.partition),
+      offset: number(p.offset),
+      end: number(p.end),
+      lag: number(p.lag),
+      owner: textOrNull(p.owner),
+      epoch: number(p.epoch),
+    })),
+  };
+}
+
+/** What the page knows of the host: the last good answer, and since when there was none. */
+export interface HostView {
+  status: Status | null;
+  /** When `status` arrived, in milliseconds since the epoch. */
+  at: number;
+  failing: { since: number; error: ApiError } | null;
+}
+
+const POLL_MS = 1_000;
+const POLL_FAILING_MS = 3_000;
+const POLL_HIDDEN_MS = 15_000;
+
+/** Polls once a second, slower while the host is away or the page is hidden; one request at a time. */
+export class StatusPoll {
+  private timer: number | undefined;
+  private busy = false;
+  view: HostView = { status: null, at: 0, failing: null };
+
+  constructor(private readonly onView: (view: HostView) => void) {
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.poke();
+    });
+  }
+
+  poke(): void {
+    window.clearTimeout(this.timer);
+    void this.poll();
+  }
+
+  private async poll(): Promise<void> {
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      const status = parseStatus(await getJson("/v1/status"));
+      this.view = { status, at: Date.now(), failing: null };
+    } catch (caught) {
+      const since = this.view.failing?.since ?? Date.now();
+      this.view = { ...this.view, failing: { since, error: apiError(caught) } };
+    }
+    this.busy = false;
+    const wait = document.hidden ? POLL_HIDDEN_MS : this.view.failing ? POLL_FAILING_MS : POLL_MS;
+    this.timer = window.setTimeout(() => void this.poll(), wait);
+    this.onView(this.view);
+  }
+}

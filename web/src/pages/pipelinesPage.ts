@@ -1,0 +1,147 @@
+// Every pipeline with its stages, what they do now and why they do not; then groups by partition.
+import { h, reconcile, setText } from "../dom.ts";
+import { rate, shortDigest, short, whole } from "../format.ts";
+import type { Group, HostView, Pipeline, Stage } from "../net/status.ts";
+import type { Page } from "./page.ts";
+
+const STAGE_COLUMNS = ["Stage", "State", "Reads", "Writes", "In /s", "Out /s", "In", "Out", "Refused", "Lag", "Restarts", "Plugin"] as const;
+
+export class PipelinesPage implements Page {
+  readonly title = "Pipelines";
+  readonly element: HTMLElement;
+  private readonly pipelines = h("div", { class: "cards" });
+  private readonly groups = h("div", { class: "cards side-by-side" });
+  private readonly empty = h("p", { class: "hint" }, "Waiting for the host.");
+
+  constructor() {
+    this.element = h(
+      "div",
+      { class: "page" },
+      h("h1", {}, "Pipelines"),
+      this.empty,
+      this.pipelines,
+      h("h2", { class: "page-section" }, "Consumer groups"),
+      this.groups,
+    );
+  }
+
+  show(): void {
+    // Nothing to open: everything here comes with the status.
+  }
+
+  hide(): void {
+    // Nothing to close.
+  }
+
+  onTheme(): void {
+    // Colours come from the stylesheet.
+  }
+
+  onHost({ status }: HostView): void {
+    if (!status) return;
+    this.empty.hidden = status.pipelines.length > 0;
+    setText(this.empty, "No pipeline runs. Start one with: tidemill up pipelines/aircraft.toml");
+    reconcile(this.pipelines, status.pipelines, (p) => p.name, pipelineCard, updatePipeline);
+    reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupCard, updateGroup);
+  }
+}
+
+/** Columns of words; the others hold numbers and line up on the right. */
+const WORDS = new Set(["State", "Reads", "Writes", "Plugin", "Owner"]);
+
+function table(columns: readonly string[], label: string): HTMLElement {
+  return h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+    h("table", {}, h("thead", {}, h("tr", {}, ...columns.map((name) => h("th", { scope: "col", class: WORDS.has(name) ? "words" : null }, name)))), h("tbody")),
+  );
+}
+
+function pipelineCard(pipeline: Pipeline): HTMLElement {
+  return h(
+    "section",
+    { class: "card" },
+    h("header", { class: "card-head" }, h("h2", {}, pipeline.name), h("code", {}, pipeline.file)),
+    table(STAGE_COLUMNS, `Stages of ${pipeline.name}`),
+  );
+}
+
+function updatePipeline(card: HTMLElement, pipeline: Pipeline): void {
+  const body = card.querySelector("tbody");
+  if (body) reconcile(body, pipeline.stages, (s) => s.name, stageRow, updateStage);
+}
+
+function stageRow(): HTMLTableRowElement {
+  const row = h("tr", {}, h("th", { scope: "row" }, h("span", { class: "cell-main" }), h("span", { class: "cell-note" })));
+  for (const name of STAGE_COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
+  row.children[1]?.append(h("span", { class: "state" }), h("span", { class: "cell-note reason" }));
+  row.lastElementChild?.append(h("span", { class: "cell-main" }), h("code", { class: "cell-note" }));
+  return row;
+}
+
+function updateStage(row: HTMLElement, stage: Stage): void {
+  const cells = [...row.children] as HTMLElement[];
+  const put = (index: number, text: string): void => {
+    const cell = cells[index];
+    if (cell) setText(cell, text);
+  };
+  const pair = (index: number, first: string, second: string): HTMLElement | null => {
+    const [main, note] = cells[index]?.children ?? [];
+    if (main) setText(main, first);
+    if (note) setText(note, second);
+    return (main as HTMLElement | undefined) ?? null;
+  };
+  pair(0, stage.name, stage.kind);
+  const state = pair(1, stage.state, reasonOf(stage));
+  if (state) state.dataset.state = stage.state;
+  put(2, stage.from ?? "–");
+  put(3, stage.to.length === 0 ? "–" : stage.to.map(([port, topic]) => (port === "default" ? topic : `${port} → ${topic}`)).join(", "));
+  put(4, stage.from === null ? "–" : rate(stage.inPerSecond));
+  put(5, rate(stage.outPerSecond));
+  put(6, stage.from === null ? "–" : short(stage.recordsIn));
+  put(7, short(stage.recordsOut));
+  put(8, whole(stage.refused));
+  put(9, whole(stage.lag));
+  put(10, whole(stage.restarts));
+  pair(11, `${stage.plugin} ${stage.version}`, shortDigest(stage.digest));
+  const digest = cells[11];
+  if (digest) digest.title = stage.digest;
+}
+
+/** The stage's reason, else what its unwell partitions say. */
+export function reasonOf(stage: Stage): string {
+  if (stage.reason !== null) return stage.reason;
+  return stage.tasks
+    .filter((task) => task.reason !== null)
+    .map((task) => `partition ${task.partition}: ${task.reason ?? ""}`)
+    .join("; ");
+}
+
+function groupCard(group: Group): HTMLElement {
+  return h(
+    "section",
+    { class: "card" },
+    h("header", { class: "card-head" }, h("h3", {}, group.group), h("span", { class: "card-note" })),
+    table(["Partition", "Offset", "End", "Lag", "Epoch", "Owner"], `Partitions of group ${group.group}`),
+  );
+}
+
+function updateGroup(card: HTMLElement, group: Group): void {
+  const note = card.querySelector(".card-note");
+  if (note) setText(note, `reads ${group.topic} at ${rate(group.recordsPerSecond)}/s, ${whole(group.lag)} behind`);
+  const body = card.querySelector("tbody");
+  if (!body) return;
+  reconcile(
+    body,
+    group.partitions,
+    (p) => String(p.partition),
+    () => h("tr", {}, h("th", { scope: "row" }), h("td"), h("td"), h("td"), h("td"), h("td", { class: "words" })),
+    (row, p) => {
+      const texts = [String(p.partition), whole(p.offset), whole(p.end), whole(p.lag), whole(p.epoch), p.owner ?? "–"];
+      texts.forEach((text, index) => {
+        const cell = row.children[index];
+        if (cell) setText(cell, text);
+      });
+    },
+  );
+}
