@@ -16,6 +16,11 @@ pub mod replay;
 pub mod log;
 pub mod segments;
 
+pub mod replay;
+
+pub mod log;
+pub mod segments;
+
 pub mod pg;
 
 pub mod cli;
