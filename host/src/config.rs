@@ -6,6 +6,7 @@
 //! | [`document`], [`key_path`] | TOML that knows where each key stands |
 //! | [`file`], [`schema`], [`shape`] | keys and types, as Rust types and as a JSON Schema; the check against it |
 //! | [`validate`], [`links`] | values of one file; what ties sections and files together |
+//! | [`plugins`] | where components are looked for |
 //! | [`error`], [`suggest`], [`units`], [`secret`] | the words of errors, near names, "64MiB" and "30s", secrets |
 //! | [`plan`], [`diff`] | what comes out, and what changes from one to the next |
 
@@ -17,6 +18,7 @@ pub mod key_path;
 pub mod links;
 pub mod load;
 pub mod plan;
+pub mod plugins;
 pub mod schema;
 pub mod secret;
 pub mod shape;

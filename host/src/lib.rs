@@ -16,14 +16,8 @@ pub mod replay;
 pub mod log;
 pub mod segments;
 
-pub mod replay;
-
-pub mod log;
-pub mod segments;
-
 pub mod pg;
 
-pub mod cli;
 pub mod config;
 
 pub mod clock;

@@ -14,10 +14,13 @@ pub mod append;
 pub mod encode;
 pub mod error;
 pub mod fetch;
+pub mod offsets;
+pub mod origins;
 pub mod partitioner;
 pub mod seek;
 pub mod topics;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +51,12 @@ struct Shared {
     topics: topics::TopicCache,
     appenders: append::Appenders,
     batches: fetch::BatchCache,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
 }
 
 /// Bounds of memory and time.
@@ -109,6 +118,7 @@ impl Log {
 }
 
 /// Wakes a reader of one topic.
+#[derive(Debug)]
 pub struct Wakeup(TopicWaiter);
 
 impl Wakeup {

@@ -5,12 +5,16 @@
 //! what one batch led to is in [`effects`], and [`commit`] writes it with the offset in one transaction.
 
 pub mod backoff;
+pub mod check;
 pub mod commit;
+pub mod component;
 pub mod consume;
 pub mod effects;
 pub mod intake;
+pub mod lint;
 pub mod produce;
 pub mod runtime;
 pub mod stage;
 pub mod status;
 pub mod supervisor;
+pub mod test_run;

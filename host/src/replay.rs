@@ -13,7 +13,7 @@ pub use cursor::Cursor;
 pub use position::{Position, PositionError};
 
 /// Reads topics. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Replay {
     log: Log,
 }

@@ -13,9 +13,7 @@ use super::secret::Vault;
 use super::{ConfigErrors, diff, json_schema, load_with};
 
 fn load(path: &Path) -> Result<Plan, ConfigErrors> {
-    let vault = Vault {
-        env: &|name| (name == "API_KEY").then(|| "hunter2".to_string()),
-    };
+    let vault = Vault { env: &|name| (name == "API_KEY").then(|| "hunter2".to_string()) };
     load_with(&[path], &vault)
 }
 
@@ -89,10 +87,8 @@ fn valid_files_fit_the_schema_that_editors_use() -> Result<()> {
     let ready = ready.collect::<Result<Vec<_>>>()?;
     let files = cases("valid")?.into_iter().chain(ready);
     for file in files.filter(|f| f.extension().is_some_and(|e| e == "toml")) {
-        let wrong: Vec<String> = validator
-            .iter_errors(&json(&file)?)
-            .map(|e| format!("{} {e}", e.instance_path()))
-            .collect();
+        let wrong: Vec<String> =
+            validator.iter_errors(&json(&file)?).map(|e| format!("{} {e}", e.instance_path())).collect();
         ensure!(wrong.is_empty(), "{}: {wrong:?}", file.display());
     }
     Ok(())
@@ -104,13 +100,8 @@ fn the_ready_pipelines_load_together() -> Result<()> {
     let aircraft = plan.pipelines.get("aircraft").context("aircraft")?;
     assert_eq!(aircraft.topics.len(), 3);
     assert_eq!(aircraft.stages.len(), 3);
-    let fields = aircraft
-        .topics
-        .get("positions")
-        .and_then(|t| t.schema.as_ref());
-    let first = fields
-        .and_then(|f| f.pointer("/0/name"))
-        .and_then(Value::as_str);
+    let fields = aircraft.topics.get("positions").and_then(|t| t.schema.as_ref());
+    let first = fields.and_then(|f| f.pointer("/0/name")).and_then(Value::as_str);
     assert_eq!(first, Some("id"), "fields are in file order");
     assert!(diff(&plan, &plan).is_empty());
     assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);

@@ -44,28 +44,20 @@ pub fn diff(old: &Plan, new: &Plan) -> Diff {
     }
 }
 
-fn changes<K: Ord + Clone, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-) -> BTreeMap<K, Change> {
+fn changes<K: Ord + Clone, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> BTreeMap<K, Change> {
     let keys: BTreeSet<&K> = old.keys().chain(new.keys()).collect();
     let change = |key: &K| match (old.get(key), new.get(key)) {
         (None, _) => Some(Change::Added),
         (_, None) => Some(Change::Removed),
         (old, new) => (old != new).then_some(Change::Changed),
     };
-    keys.into_iter()
-        .filter_map(|key| Some((key.clone(), change(key)?)))
-        .collect()
+    keys.into_iter().filter_map(|key| Some((key.clone(), change(key)?))).collect()
 }
 
 /// Pipelines without the place of their file: a file may move.
 fn contents(plan: &Plan) -> BTreeMap<PipelineName, impl PartialEq + '_> {
     let content = |p: &'_ PipelinePlan| (p.topics.clone(), p.stages.clone(), p.tests.clone());
-    plan.pipelines
-        .iter()
-        .map(|(name, pipeline)| (name.clone(), content(pipeline)))
-        .collect()
+    plan.pipelines.iter().map(|(name, pipeline)| (name.clone(), content(pipeline))).collect()
 }
 
 /// Two pipelines that declare one topic declare it alike.
@@ -77,10 +69,7 @@ fn topics(plan: &Plan) -> BTreeMap<TopicName, &TopicPlan> {
 fn stages(plan: &Plan) -> BTreeMap<StageKey, &StagePlan> {
     let stages = plan.pipelines.values().flat_map(|p| {
         p.stages.iter().map(|(name, stage)| {
-            let key = StageKey {
-                pipeline: p.name.clone(),
-                stage: name.clone(),
-            };
+            let key = StageKey { pipeline: p.name.clone(), stage: name.clone() };
             (key, stage)
         })
     });
@@ -116,10 +105,7 @@ mod tests {
     }
 
     fn stage(diff: &Diff, name: &str) -> Option<Change> {
-        let found = diff
-            .stages
-            .iter()
-            .find(|(key, _)| key.stage.as_str() == name);
+        let found = diff.stages.iter().find(|(key, _)| key.stage.as_str() == name);
         found.map(|(_, change)| *change)
     }
 
@@ -128,10 +114,7 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let plan = plan(folder.path(), BEFORE)?;
         let up = diff(&Plan::default(), &plan);
-        assert_eq!(
-            (up.pipelines.len(), up.topics.len(), up.stages.len()),
-            (1, 2, 2)
-        );
+        assert_eq!((up.pipelines.len(), up.topics.len(), up.stages.len()), (1, 2, 2));
         assert!(up.stages.values().all(|c| *c == Change::Added));
         let down = diff(&plan, &Plan::default());
         assert!(down.stages.values().all(|c| *c == Change::Removed));
@@ -148,14 +131,10 @@ mod tests {
         assert_eq!(stage(&found, "make"), Some(Change::Changed));
         assert_eq!(stage(&found, "turn"), None);
         assert!(found.topics.is_empty());
-        assert_eq!(
-            found.pipelines.values().collect::<Vec<_>>(),
-            [&Change::Changed]
-        );
+        assert_eq!(found.pipelines.values().collect::<Vec<_>>(), [&Change::Changed]);
 
-        let more = format!(
-            "{BEFORE}\n[topics.c]\npartitions = 2\n[sinks.out]\nplugin = \"out\"\nfrom = \"c\"\n"
-        );
+        let more =
+            format!("{BEFORE}\n[topics.c]\npartitions = 2\n[sinks.out]\nplugin = \"out\"\nfrom = \"c\"\n");
         let found = diff(&before, &plan(folder.path(), &more)?);
         assert_eq!(stage(&found, "out"), Some(Change::Added));
         assert_eq!(found.topics.values().collect::<Vec<_>>(), [&Change::Added]);

@@ -49,10 +49,8 @@ impl Document {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Vec<ConfigError>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            let mut errors: Vec<ConfigError> = errors
-                .iter()
-                .map(|e| syntax_error(file, text, e.span(), e.message()))
-                .collect();
+            let mut errors: Vec<ConfigError> =
+                errors.iter().map(|e| syntax_error(file, text, e.span(), e.message())).collect();
             // The second error of a line is mostly a consequence of the first.
             errors.dedup_by_key(|e| e.place.as_ref().map(|p| p.line));
             errors.truncate(MAX_SYNTAX_ERRORS);
@@ -60,21 +58,14 @@ impl Document {
         }
         let mut errors = Vec::new();
         let span = root.span();
-        let root = Node {
-            span,
-            kind: table(root.get_ref(), &mut errors),
-        };
+        let root = Node { span, kind: table(root.get_ref(), &mut errors) };
         if !errors.is_empty() {
             return Err(errors
                 .into_iter()
                 .map(|(span, message)| syntax_error(file, text, Some(span), &message))
                 .collect());
         }
-        Ok(Self {
-            file: file.to_path_buf(),
-            text: text.to_string(),
-            root,
-        })
+        Ok(Self { file: file.to_path_buf(), text: text.to_string(), root })
     }
 
     pub fn json(&self) -> Value {
@@ -82,9 +73,7 @@ impl Document {
     }
 
     pub fn get(&self, path: &KeyPath) -> Option<&Node> {
-        path.segments()
-            .iter()
-            .try_fold(&self.root, |node, segment| Some(node.step(segment)?.1))
+        path.segments().iter().try_fold(&self.root, |node, segment| Some(node.step(segment)?.1))
     }
 
     /// The keys of a table in file order; none if it is not there.
@@ -137,22 +126,18 @@ impl Node {
         match &self.kind {
             NodeKind::Leaf(value) => value.clone(),
             NodeKind::Array(items) => Value::Array(items.iter().map(Self::json).collect()),
-            NodeKind::Table(entries) => Value::Object(
-                entries
-                    .iter()
-                    .map(|e| (e.key.clone(), e.node.json()))
-                    .collect::<Map<_, _>>(),
-            ),
+            NodeKind::Table(entries) => {
+                Value::Object(entries.iter().map(|e| (e.key.clone(), e.node.json())).collect::<Map<_, _>>())
+            }
         }
     }
 
     /// The child and where its name stands: the key, or for an item of an array the item.
     fn step(&self, segment: &Segment) -> Option<(Range<usize>, &Self)> {
         match (&self.kind, segment) {
-            (NodeKind::Table(entries), Segment::Key(key)) => entries
-                .iter()
-                .find(|e| e.key == *key)
-                .map(|e| (e.key_span.clone(), &e.node)),
+            (NodeKind::Table(entries), Segment::Key(key)) => {
+                entries.iter().find(|e| e.key == *key).map(|e| (e.key_span.clone(), &e.node))
+            }
             (NodeKind::Array(items), Segment::Index(index)) => {
                 items.get(*index).map(|item| (item.span.clone(), item))
             }
@@ -206,10 +191,7 @@ fn node(value: &Spanned<DeValue<'_>>, errors: &mut Errors) -> Node {
             leaf(parsed.and_then(Number::from_f64), value.span(), errors)
         }
     };
-    Node {
-        span: value.span(),
-        kind,
-    }
+    Node { span: value.span(), kind }
 }
 
 fn leaf(number: Option<Number>, span: Range<usize>, errors: &mut Errors) -> NodeKind {
@@ -245,10 +227,7 @@ mod tests {
         let z = KeyPath::of(["t", "u", "z"]);
         assert_eq!(at(z.clone(), Mark::Key), Some((2, 1)));
         assert_eq!(at(z, Mark::Value), Some((2, 5)));
-        assert_eq!(
-            at(KeyPath::of(["t", "u", "gone"]), Mark::Value),
-            Some((1, 4))
-        );
+        assert_eq!(at(KeyPath::of(["t", "u", "gone"]), Mark::Value), Some((1, 4)));
         let second = KeyPath::of(["list"]).index(1);
         assert_eq!(at(second.key("x"), Mark::Value), Some((7, 5)));
         assert_eq!(at(second.key("y"), Mark::Key), Some((6, 1)));
@@ -259,9 +238,6 @@ mod tests {
         for bad in ["a = nan", "a = inf", "a = 99999999999999999999"] {
             assert!(Document::parse(Path::new("a.toml"), bad).is_err(), "{bad}");
         }
-        assert_eq!(
-            parse("a = 0xff\nb = 1_000").json(),
-            serde_json::json!({"a": 255, "b": 1000})
-        );
+        assert_eq!(parse("a = 0xff\nb = 1_000").json(), serde_json::json!({"a": 255, "b": 1000}));
     }
 }

@@ -57,9 +57,7 @@ impl Place {
             line: text[..line_start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
             width: text[start..end].chars().count().max(1),
-            source: text[line_start..line_end]
-                .trim_end_matches('\r')
-                .to_string(),
+            source: text[line_start..line_end].trim_end_matches('\r').to_string(),
         }
     }
 
@@ -82,10 +80,7 @@ impl Place {
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len()))
-        .rev()
-        .find(|i| text.is_char_boundary(*i))
-        .unwrap_or(0)
+    (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0)
 }
 
 impl fmt::Display for ConfigError {
@@ -104,10 +99,7 @@ impl fmt::Display for ConfigError {
                 let number = place.line.to_string();
                 let gutter = " ".repeat(number.len());
                 let (line, indent) = place.quote();
-                let width = place
-                    .width
-                    .min(line.chars().count().saturating_sub(indent))
-                    .max(1);
+                let width = place.width.min(line.chars().count().saturating_sub(indent)).max(1);
                 write!(f, "\n{gutter} |\n{number} | {line}\n{gutter} | ")?;
                 write!(f, "{}{}", " ".repeat(indent), "^".repeat(width))?;
                 gutter

@@ -14,11 +14,7 @@ pub struct KeyPath(Vec<Segment>);
 
 impl KeyPath {
     pub fn of<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(
-            keys.into_iter()
-                .map(|k| Segment::Key(k.to_string()))
-                .collect(),
-        )
+        Self(keys.into_iter().map(|k| Segment::Key(k.to_string())).collect())
     }
 
     pub fn key(&self, key: &str) -> Self {
@@ -71,10 +67,7 @@ impl fmt::Display for KeyPath {
 
 /// Whether TOML takes a key without quotes.
 fn is_bare(key: &str) -> bool {
-    !key.is_empty()
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 #[cfg(test)]

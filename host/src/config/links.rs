@@ -26,9 +26,7 @@ pub fn check(drafts: &[Draft]) -> Vec<ConfigError> {
 type At<'a> = (&'a Draft, &'a StagePlan);
 
 fn stages(drafts: &[Draft]) -> impl Iterator<Item = At<'_>> {
-    drafts
-        .iter()
-        .flat_map(|draft| draft.stages.values().map(move |stage| (draft, stage)))
+    drafts.iter().flat_map(|draft| draft.stages.values().map(move |stage| (draft, stage)))
 }
 
 /// `the transform \`watch\``, with its file if it is another one.
@@ -47,10 +45,7 @@ fn pipelines(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
             continue;
         };
         if let Some(first) = seen.insert(name, draft) {
-            let message = format!(
-                "{} has a pipeline `{name}` as well",
-                first.doc.file.display()
-            );
+            let message = format!("{} has a pipeline `{name}` as well", first.doc.file.display());
             let help = Some("give each file its own name".to_string());
             let path = KeyPath::of(["pipeline", "name"]);
             errors.push(draft.doc.error(&path, Mark::Value, message, help));
@@ -68,8 +63,7 @@ fn topics(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
             let differing = differences(topic, other);
             if !differing.is_empty() {
                 let file = first.doc.file.display();
-                let message =
-                    format!("{file} declares the topic `{name}` differently: {differing}");
+                let message = format!("{file} declares the topic `{name}` differently: {differing}");
                 let help = Some("declare it once, or the same in both".to_string());
                 let path = KeyPath::of(["topics", name.as_str()]);
                 errors.push(draft.doc.error(&path, Mark::Key, message, help));
@@ -88,11 +82,7 @@ fn differences(a: &TopicPlan, b: &TopicPlan) -> String {
         ("schema", a.schema != b.schema),
         ("sort", a.sort != b.sort),
     ];
-    suggest::list(
-        keys.iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(key, _)| *key),
-    )
+    suggest::list(keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key))
 }
 
 fn references(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
@@ -117,17 +107,8 @@ fn references(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
 /// The topics a stage reads and writes, and where it says so.
 fn topics_of<'a>(draft: &Draft, stage: &'a StagePlan) -> Vec<(&'a TopicName, KeyPath)> {
     let path = stage_path(stage.kind, stage.name.as_str());
-    let from = stage
-        .input
-        .iter()
-        .map(|input| (&input.topic, path.key("from")));
-    from.chain(
-        stage
-            .outputs
-            .iter()
-            .map(|(port, topic)| (topic, to_path(draft, stage, port))),
-    )
-    .collect()
+    let from = stage.input.iter().map(|input| (&input.topic, path.key("from")));
+    from.chain(stage.outputs.iter().map(|(port, topic)| (topic, to_path(draft, stage, port)))).collect()
 }
 
 /// `to`, or the port in it where it is a table.
@@ -148,31 +129,17 @@ fn groups(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
         };
         let path = stage_path(stage.kind, stage.name.as_str());
         let owner = stages(drafts).find(|(_, other)| {
-            other.name.as_str() == input.group.as_str()
-                && other.name != stage.name
-                && other.input.is_some()
+            other.name.as_str() == input.group.as_str() && other.name != stage.name && other.input.is_some()
         });
         if let Some(first) = seen.insert((&input.group, &input.topic), at) {
             let who = called(first, draft);
-            let message = format!(
-                "{who} reads `{}` as the group `{}` too",
-                input.topic, input.group
-            );
-            let help =
-                Some("each would get a part of the messages: set another `group`".to_string());
-            errors.push(
-                draft
-                    .doc
-                    .error(&path.key("group"), Mark::Value, message, help),
-            );
+            let message = format!("{who} reads `{}` as the group `{}` too", input.topic, input.group);
+            let help = Some("each would get a part of the messages: set another `group`".to_string());
+            errors.push(draft.doc.error(&path.key("group"), Mark::Value, message, help));
         } else if let Some(owner) = owner {
             let message = format!("`{}` is the name of {}", input.group, called(owner, draft));
             let help = Some("a stage's name is its own group: set another `group`".to_string());
-            errors.push(
-                draft
-                    .doc
-                    .error(&path.key("group"), Mark::Value, message, help),
-            );
+            errors.push(draft.doc.error(&path.key("group"), Mark::Value, message, help));
         }
     }
 }
@@ -201,11 +168,7 @@ fn loops(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
             continue;
         };
         for (port, topic) in &stage.outputs {
-            let edge = Edge {
-                from: &input.topic,
-                stage,
-                to: topic,
-            };
+            let edge = Edge { from: &input.topic, stage, to: topic };
             let Some(way) = way(&edges, topic, &input.topic) else {
                 edges.push(edge);
                 continue;

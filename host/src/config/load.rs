@@ -16,9 +16,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads files, and the `*.toml` of folders in the order of their names; environment variables give the secrets.
 /// Either all is valid, or everything that is wrong is told.
 pub fn load<P: AsRef<Path>>(paths: &[P]) -> Result<Plan, ConfigErrors> {
-    let vault = Vault {
-        env: &|name| std::env::var(name).ok(),
-    };
+    let vault = Vault { env: &|name| std::env::var(name).ok() };
     load_with(paths, &vault)
 }
 
@@ -55,9 +53,7 @@ fn plan(drafts: Vec<Draft>) -> Plan {
         };
         Some((name, pipeline))
     });
-    Plan {
-        pipelines: pipelines.collect(),
-    }
+    Plan { pipelines: pipelines.collect() }
 }
 
 /// The files meant by a list of files and folders, each once.
@@ -97,9 +93,7 @@ fn folder(path: &Path) -> Result<Vec<PathBuf>, Vec<ConfigError>> {
 }
 
 fn read(file: &Path) -> Result<Document, Vec<ConfigError>> {
-    let size = std::fs::metadata(file)
-        .map_err(|e| unreadable(file, &e))?
-        .len();
+    let size = std::fs::metadata(file).map_err(|e| unreadable(file, &e))?.len();
     if size > MAX_BYTES {
         let message = format!("{size} bytes are too many for a pipeline file, at most {MAX_BYTES}");
         return Err(vec![whole(file, message, None)]);
@@ -114,20 +108,12 @@ fn read(file: &Path) -> Result<Document, Vec<ConfigError>> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Vec<ConfigError> {
     let help = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Some("name a pipeline file or a folder of them".to_string())
-        }
+        std::io::ErrorKind::NotFound => Some("name a pipeline file or a folder of them".to_string()),
         _ => None,
     };
     vec![whole(path, format!("cannot be read: {error}"), help)]
 }
 
 fn whole(path: &Path, message: String, help: Option<String>) -> ConfigError {
-    ConfigError {
-        file: path.to_path_buf(),
-        place: None,
-        key: String::new(),
-        message,
-        help,
-    }
+    ConfigError { file: path.to_path_buf(), place: None, key: String::new(), message, help }
 }

@@ -176,11 +176,7 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self {
-            records: 1_000,
-            bytes: 1 << 20,
-            linger: Duration::ZERO,
-        }
+        Self { records: 1_000, bytes: 1 << 20, linger: Duration::ZERO }
     }
 }
 

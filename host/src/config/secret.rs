@@ -39,10 +39,7 @@ pub enum SecretError {
     #[error("the environment variable {0} is not set")]
     NotSet(String),
     #[error("cannot read the secret from {file:?}: {source}")]
-    Unreadable {
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { file: PathBuf, source: std::io::Error },
     #[error("the secret file {file:?} has more than {MAX_BYTES} bytes")]
     TooLarge { file: PathBuf },
     #[error("the secret file {file:?} is not text in UTF-8")]
@@ -57,18 +54,13 @@ pub struct Vault<'a> {
 
 impl Vault<'_> {
     pub fn from_env(&self, name: &str) -> Result<Secret, SecretError> {
-        (self.env)(name)
-            .map(Secret)
-            .ok_or_else(|| SecretError::NotSet(name.to_string()))
+        (self.env)(name).map(Secret).ok_or_else(|| SecretError::NotSet(name.to_string()))
     }
 
     /// Without the line break that editors put at the end of a file.
     pub fn from_file(&self, folder: &Path, file: &str) -> Result<Secret, SecretError> {
         let file = folder.join(file);
-        let unreadable = |source| SecretError::Unreadable {
-            file: file.clone(),
-            source,
-        };
+        let unreadable = |source| SecretError::Unreadable { file: file.clone(), source };
         if std::fs::metadata(&file).map_err(unreadable)?.len() > MAX_BYTES {
             return Err(SecretError::TooLarge { file });
         }
@@ -89,10 +81,7 @@ pub struct StageConfig {
 
 impl Default for StageConfig {
     fn default() -> Self {
-        Self {
-            masked: Value::Object(serde_json::Map::new()),
-            secrets: Vec::new(),
-        }
+        Self { masked: Value::Object(serde_json::Map::new()), secrets: Vec::new() }
     }
 }
 
@@ -104,10 +93,7 @@ impl StageConfig {
                 *place = Value::String(MASK.to_string());
             }
         }
-        Self {
-            masked: values,
-            secrets,
-        }
+        Self { masked: values, secrets }
     }
 
     /// The object with the secrets in it, for the plugin only.
@@ -148,24 +134,15 @@ mod tests {
             json!({"url": "x", "auth": {"key": null}}),
             vec![("/auth/key".to_string(), Secret("hunter2".to_string()))],
         );
-        assert_eq!(
-            config.reveal(),
-            json!({"url": "x", "auth": {"key": "hunter2"}})
-        );
+        assert_eq!(config.reveal(), json!({"url": "x", "auth": {"key": "hunter2"}}));
         let shown = format!("{config:?} {}", json!(config));
-        assert!(
-            !shown.contains("hunter2") && shown.contains("***"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
     }
 
     #[test]
     fn a_changed_secret_is_a_changed_config() {
         let with = |secret: &str| {
-            StageConfig::new(
-                json!({"k": null}),
-                vec![("/k".to_string(), Secret(secret.to_string()))],
-            )
+            StageConfig::new(json!({"k": null}), vec![("/k".to_string(), Secret(secret.to_string()))])
         };
         assert_eq!(with("a"), with("a"));
         assert_ne!(with("a"), with("b"));

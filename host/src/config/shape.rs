@@ -24,9 +24,8 @@ pub const SECTIONS: [(&str, StageKind); 4] = [
 
 /// Checks the file, and takes out of `json` what is wrong, so that the rest can be looked at as well.
 pub fn check(doc: &Document, json: &mut Value) -> Vec<ConfigError> {
-    static VALIDATOR: LazyLock<Result<Validator, String>> = LazyLock::new(|| {
-        jsonschema::validator_for(schema::json_schema()).map_err(|e| e.to_string())
-    });
+    static VALIDATOR: LazyLock<Result<Validator, String>> =
+        LazyLock::new(|| jsonschema::validator_for(schema::json_schema()).map_err(|e| e.to_string()));
     let validator = match &*VALIDATOR {
         Ok(validator) => validator,
         Err(error) => {
@@ -34,10 +33,7 @@ pub fn check(doc: &Document, json: &mut Value) -> Vec<ConfigError> {
             return vec![doc.error(&KeyPath::default(), Mark::Key, message, None)];
         }
     };
-    let found: Vec<Finding> = validator
-        .iter_errors(json)
-        .flat_map(|error| findings(doc, &error))
-        .collect();
+    let found: Vec<Finding> = validator.iter_errors(json).flat_map(|error| findings(doc, &error)).collect();
     let mut errors = Vec::new();
     for finding in found {
         if !finding.missing {
@@ -62,30 +58,21 @@ fn findings(doc: &Document, error: &ValidationError<'_>) -> Vec<Finding> {
     // The path ends with the keyword that refused; the rest leads to the schema around it.
     let pointer = error.schema_path().as_str();
     let around = pointer.rsplit_once('/').map_or("", |(around, _)| around);
-    let around = schema::json_schema()
-        .pointer(around)
-        .unwrap_or(&Value::Null);
+    let around = schema::json_schema().pointer(around).unwrap_or(&Value::Null);
     match error.kind() {
-        Kind::AdditionalProperties { unexpected } => unexpected
-            .iter()
-            .map(|key| unknown_key(&path, key, around))
-            .collect(),
+        Kind::AdditionalProperties { unexpected } => {
+            unexpected.iter().map(|key| unknown_key(&path, key, around)).collect()
+        }
         // What jsonschema says where no key at all is allowed.
         Kind::FalseSchema => {
             let keys = doc.keys(&path);
-            keys.iter()
-                .map(|key| unknown_key(&path, key, around))
-                .collect()
+            keys.iter().map(|key| unknown_key(&path, key, around)).collect()
         }
         Kind::Required { property } => vec![missing_key(&path, property, around)],
         Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
             alternatives(doc, error, context, around)
         }
-        Kind::Enum { .. } => vec![no_form(
-            path,
-            error.instance(),
-            std::slice::from_ref(around),
-        )],
+        Kind::Enum { .. } => vec![no_form(path, error.instance(), std::slice::from_ref(around))],
         kind => vec![Finding {
             message: wrong_value(kind, error, around),
             help: example(around).map(|e| format!("for example {e}")),
@@ -101,9 +88,7 @@ fn path_in(doc: &Document, pointer: &str) -> KeyPath {
     let segments = pointer.split('/').skip(1);
     segments.fold(KeyPath::default(), |path, segment| {
         let key = segment.replace("~1", "/").replace("~0", "~");
-        let in_array = doc
-            .get(&path)
-            .is_some_and(|n| matches!(n.kind, NodeKind::Array(_)));
+        let in_array = doc.get(&path).is_some_and(|n| matches!(n.kind, NodeKind::Array(_)));
         match key.parse() {
             Ok(index) if in_array => path.index(index),
             _ => path.key(&key),
@@ -116,18 +101,9 @@ fn unknown_key(path: &KeyPath, key: &str, around: &Value) -> Finding {
     let known = known.iter().flat_map(|p| p.keys()).map(String::as_str);
     let (message, help) = match not_here(path, key) {
         Some((message, help)) => (message, Some(help)),
-        None => (
-            "unknown key".to_string(),
-            suggest::help(key, "known keys", known),
-        ),
+        None => ("unknown key".to_string(), suggest::help(key, "known keys", known)),
     };
-    Finding {
-        path: path.key(key),
-        mark: Mark::Key,
-        missing: false,
-        message,
-        help,
-    }
+    Finding { path: path.key(key), mark: Mark::Key, missing: false, message, help }
 }
 
 /// Keys that mean something, but not at this place or not yet.
@@ -143,11 +119,8 @@ fn not_here(path: &KeyPath, key: &str) -> Option<(String, String)> {
         )),
         (2, section, _, key) => {
             let kind = SECTIONS.iter().find(|(name, _)| *name == section)?.1;
-            let owners: Vec<&str> = SECTIONS
-                .iter()
-                .filter(|(other, _)| has_key(other, key))
-                .map(|(other, _)| *other)
-                .collect();
+            let owners: Vec<&str> =
+                SECTIONS.iter().filter(|(other, _)| has_key(other, key)).map(|(other, _)| *other).collect();
             (!owners.is_empty()).then(|| {
                 let help = format!("only {} have it: remove the key", suggest::list(owners));
                 (format!("a {kind} has no `{key}`"), help)
@@ -167,9 +140,7 @@ fn missing_key(path: &KeyPath, property: &Value, around: &Value) -> Finding {
     let key = property.as_str().unwrap_or_default();
     let about = around.pointer(&format!("/properties/{key}"));
     let description = about.and_then(|p| p.get("description")?.as_str());
-    let example = about
-        .and_then(example)
-        .map(|e| format!("Write `{key} = {e}`."));
+    let example = about.and_then(example).map(|e| format!("Write `{key} = {e}`."));
     let help: Vec<&str> = description.into_iter().chain(example.as_deref()).collect();
     Finding {
         path: path.clone(),
@@ -187,15 +158,10 @@ fn alternatives(
     context: &[Vec<ValidationError<'static>>],
     around: &Value,
 ) -> Vec<Finding> {
-    let forms = ["anyOf", "oneOf"]
-        .iter()
-        .find_map(|k| around.get(k)?.as_array());
+    let forms = ["anyOf", "oneOf"].iter().find_map(|k| around.get(k)?.as_array());
     let forms = forms.map_or(&[][..], Vec::as_slice);
     let instance = error.instance();
-    let table = forms
-        .iter()
-        .zip(context)
-        .find(|(form, _)| instance.is_object() && is_type(form, "object"));
+    let table = forms.iter().zip(context).find(|(form, _)| instance.is_object() && is_type(form, "object"));
     if let Some((_, errors)) = table {
         return errors.iter().flat_map(|e| findings(doc, e)).collect();
     }
@@ -212,9 +178,7 @@ fn no_form(path: KeyPath, instance: &Value, forms: &[Value]) -> Finding {
         let found = type_name(type_of(instance));
         format!("expected {}, found {found}", names.join(" or "))
     };
-    let near = instance
-        .as_str()
-        .and_then(|text| suggest::nearest(text, words()));
+    let near = instance.as_str().and_then(|text| suggest::nearest(text, words()));
     Finding {
         path,
         mark: Mark::Value,
@@ -232,11 +196,7 @@ fn is_type(form: &Value, name: &str) -> bool {
 fn words(form: &Value) -> Vec<&str> {
     let list = form.get("enum").and_then(Value::as_array);
     let list = list.map_or(&[][..], Vec::as_slice);
-    form.get("const")
-        .into_iter()
-        .chain(list)
-        .filter_map(Value::as_str)
-        .collect()
+    form.get("const").into_iter().chain(list).filter_map(Value::as_str).collect()
 }
 
 /// How a form of a value is named in a list of forms.
@@ -260,10 +220,7 @@ fn wrong_value(kind: &Kind, error: &ValidationError<'_>, around: &Value) -> Stri
         Kind::Type { .. } => {
             let expected = around.get("type").and_then(Value::as_str);
             let expected = expected.map_or("another type", type_name);
-            format!(
-                "expected {expected}, found {}",
-                type_name(type_of(instance))
-            )
+            format!("expected {expected}, found {}", type_name(type_of(instance)))
         }
         Kind::Minimum { .. } | Kind::Maximum { .. } => {
             let bound = |key| around.get(key).map_or("…".to_string(), Value::to_string);
@@ -317,12 +274,10 @@ fn remove(json: &mut Value, path: &KeyPath) {
     let Some((last, parents)) = path.segments().split_last() else {
         return;
     };
-    let parent = parents
-        .iter()
-        .try_fold(json, |value, segment| match segment {
-            Segment::Key(key) => value.get_mut(key),
-            Segment::Index(index) => value.get_mut(index),
-        });
+    let parent = parents.iter().try_fold(json, |value, segment| match segment {
+        Segment::Key(key) => value.get_mut(key),
+        Segment::Index(index) => value.get_mut(index),
+    });
     match (parent, last) {
         (Some(Value::Object(map)), Segment::Key(key)) => {
             map.remove(key);

@@ -43,10 +43,7 @@ mod tests {
 
     #[test]
     fn a_near_name_is_found_and_a_far_one_is_not() {
-        assert_eq!(
-            nearest("partitons", ["partitions", "segment"]),
-            Some("partitions")
-        );
+        assert_eq!(nearest("partitons", ["partitions", "segment"]), Some("partitions"));
         assert_eq!(nearest("integer", ["int", "string"]), Some("int"));
         assert_eq!(nearest("JSON", ["json", "bytes"]), Some("json"));
         assert_eq!(nearest("text", ["string", "int"]), None);
@@ -55,10 +52,7 @@ mod tests {
 
     #[test]
     fn without_a_near_name_all_are_listed() {
-        assert_eq!(
-            help("zzz", "known", ["alpha", "beta"]),
-            Some("known: `alpha`, `beta`".to_string())
-        );
+        assert_eq!(help("zzz", "known", ["alpha", "beta"]), Some("known: `alpha`, `beta`".to_string()));
         assert_eq!(help("zzz", "known", []), None);
     }
 }

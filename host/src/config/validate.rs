@@ -40,23 +40,13 @@ pub fn stage_path(kind: StageKind, name: &str) -> KeyPath {
 pub fn draft(doc: Document, vault: &Vault<'_>) -> (Draft, Vec<ConfigError>) {
     let mut json = doc.json();
     let errors = shape::check(&doc, &mut json);
-    let mut reader = Reader {
-        doc: &doc,
-        vault,
-        errors,
-    };
+    let mut reader = Reader { doc: &doc, vault, errors };
     let name = reader.pipeline_name(&json);
     let topics = reader.topics(&json);
     let stages = reader.stages(&json);
     let tests = tests::read(&mut reader, &json, &stages);
     let errors = reader.errors;
-    let draft = Draft {
-        doc,
-        name,
-        topics,
-        stages,
-        tests,
-    };
+    let draft = Draft { doc, name, topics, stages, tests };
     (draft, errors)
 }
 
@@ -98,10 +88,7 @@ impl Reader<'_> {
                     continue;
                 };
                 if let Some(first) = stages.get(&name) {
-                    let message = format!(
-                        "there are two stages `{name}`: a {} and a {kind}",
-                        first.kind
-                    );
+                    let message = format!("there are two stages `{name}`: a {} and a {kind}", first.kind);
                     let help = "a stage's name is unique in its pipeline: rename one".to_string();
                     self.fail(&path, Mark::Key, message, Some(help));
                 } else if let Some(stage) = stage::read(self, &path, kind, name.clone(), written) {
@@ -125,13 +112,7 @@ impl Reader<'_> {
         }
     }
 
-    fn fail(
-        &mut self,
-        path: &KeyPath,
-        mark: Mark,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    fn fail(&mut self, path: &KeyPath, mark: Mark, message: impl Into<String>, help: Option<String>) {
         let error = self.doc.error(path, mark, message, help);
         self.errors.push(error);
     }
@@ -147,27 +128,12 @@ impl Reader<'_> {
         }
     }
 
-    fn name<T: FromStr<Err = NameError>>(
-        &mut self,
-        path: &KeyPath,
-        mark: Mark,
-        text: &str,
-    ) -> Option<T> {
+    fn name<T: FromStr<Err = NameError>>(&mut self, path: &KeyPath, mark: Mark, text: &str) -> Option<T> {
         match text.parse() {
             Ok(name) => Some(name),
-            Err(NameError {
-                kind,
-                name,
-                rule,
-                suggestion,
-            }) => {
+            Err(NameError { kind, name, rule, suggestion }) => {
                 let help = suggestion.map(|s| format!("try \"{s}\""));
-                self.fail(
-                    path,
-                    mark,
-                    format!("{name:?} is not a {kind} name: {rule}"),
-                    help,
-                );
+                self.fail(path, mark, format!("{name:?} is not a {kind} name: {rule}"), help);
                 None
             }
         }
@@ -206,8 +172,5 @@ struct Measure<T> {
 /// The entries of a section that is a table of tables.
 fn tables<'a>(json: &'a Value, section: &str) -> impl Iterator<Item = (&'a str, &'a Value)> {
     let table = json.get(section).and_then(Value::as_object);
-    table
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| (name.as_str(), value))
+    table.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
 }

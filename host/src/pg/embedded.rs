@@ -90,16 +90,9 @@ impl EmbeddedServer {
         let layout = Layout::prepare(data_dir, &account, &binaries)?;
         create_cluster(&layout, &binaries, &account).await?;
 
-        let recipe = Recipe {
-            layout,
-            binaries,
-            account,
-            extra: options.settings,
-        };
+        let recipe = Recipe { layout, binaries, account, extra: options.settings };
         let postmaster = recipe.launch().await?;
-        create_database(&postmaster.url)
-            .await
-            .map_err(EmbeddedError::Database)?;
+        create_database(&postmaster.url).await.map_err(EmbeddedError::Database)?;
 
         let stop = CancellationToken::new();
         Ok(Self {
@@ -158,10 +151,11 @@ async fn create_database(url: &str) -> Result<(), sqlx::Error> {
         .fetch_one(&mut connection)
         .await?;
     if !exists {
-        sqlx::query("CREATE DATABASE tidemill")
-            .execute(&mut connection)
-            .await?;
+        sqlx::query("CREATE DATABASE tidemill").execute(&mut connection).await?;
     }
+    // The role and a schema have one name, and `"$user"` in the default path would make that schema the place where a
+    // user's unqualified names lead to.
+    sqlx::query("ALTER ROLE tidemill SET search_path = public").execute(&mut connection).await?;
     connection.close().await
 }
 
@@ -210,3 +204,6 @@ async fn relaunch(recipe: &Recipe, stop: &CancellationToken) -> Option<Postmaste
         pause = (pause * 2).min(longest);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,7 +138,7 @@ pub fn changes(stage: &Stage, rows: Vec<PluginChange>, inputs: &[Record]) -> Vec
         .collect()
 }
 
-fn cell(value: Value) -> Cell {
+pub fn cell(value: Value) -> Cell {
     match value {
         Value::Null => Cell::Null,
         Value::Boolean(value) => Cell::Boolean(value),

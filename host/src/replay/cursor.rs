@@ -16,6 +16,7 @@ use super::{Position, ReplayError};
 const POLL: Duration = Duration::from_secs(1);
 
 /// Gives the batches of its partitions in turn, those of one partition in order and without a gap.
+#[derive(Debug)]
 pub struct Cursor {
     log: Log,
     topic: Arc<Topic>,
@@ -26,6 +27,7 @@ pub struct Cursor {
     wakeup: Wakeup,
 }
 
+#[derive(Debug)]
 struct Lane {
     partition: Partition,
     /// After the last batch that was given.

@@ -21,6 +21,11 @@ impl Position {
     pub fn get(&self, partition: Partition) -> Option<Offset> {
         self.0.get(&partition).copied()
     }
+
+    /// Each partition with its next offset.
+    pub fn iter(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
+        self.0.iter().map(|(partition, offset)| (*partition, *offset))
+    }
 }
 
 impl fmt::Display for Position {
@@ -59,6 +64,12 @@ impl FromStr for Position {
 fn number(text: &str) -> Option<u64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
+}
+
+impl From<BTreeMap<Partition, Offset>> for Position {
+    fn from(offsets: BTreeMap<Partition, Offset>) -> Self {
+        Self(offsets)
+    }
 }
 
 impl FromIterator<(Partition, Offset)> for Position {

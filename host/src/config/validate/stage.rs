@@ -10,9 +10,7 @@ use super::{Measure, Reader};
 use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{
-    BatchLimits, Input, OnError, PluginRef, StageKind, StageLimits, StagePlan, Start,
-};
+use crate::config::plan::{BatchLimits, Input, OnError, PluginRef, StageKind, StageLimits, StagePlan, Start};
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
 use crate::ids::{StageName, TableName, TopicName};
@@ -68,12 +66,7 @@ fn plugin(reader: &mut Reader<'_>, path: &KeyPath, stage: &Stage) -> Option<Plug
     if !is_path && (name.is_empty() || !name.chars().all(plain)) {
         let message = format!("{name:?} is not the name of a plugin");
         let help = "write a name of letters, digits, hyphens and underscores, or a path such as \"./build/NAME.wasm\"";
-        reader.fail(
-            &path.key("plugin"),
-            Mark::Value,
-            message,
-            Some(help.to_string()),
-        );
+        reader.fail(&path.key("plugin"), Mark::Value, message, Some(help.to_string()));
         return None;
     }
     let folder = reader.doc.file.parent().unwrap_or(Path::new(""));
@@ -99,11 +92,7 @@ fn input(
     let topic = reader.name::<TopicName>(&path.key("from"), Mark::Value, stage.from.as_deref()?);
     let group = stage.group.as_deref().unwrap_or(name.as_str());
     let group = reader.name(&path.key("group"), Mark::Value, group);
-    Some(Some(Input {
-        topic: topic?,
-        group: group?,
-        start: stage.start.unwrap_or(Start::Earliest),
-    }))
+    Some(Some(Input { topic: topic?, group: group?, start: stage.start.unwrap_or(Start::Earliest) }))
 }
 
 fn outputs(
@@ -144,51 +133,28 @@ fn tables(
     let written = reader.doc.keys(&path.key("tables"));
     if kind == StageKind::Materializer && written.is_empty() {
         let help = "write { TABLE_OF_THE_PLUGIN = \"table_in_postgres\" }".to_string();
-        reader.fail(
-            &path.key("tables"),
-            Mark::Key,
-            "a materializer keeps at least one table",
-            Some(help),
-        );
+        reader.fail(&path.key("tables"), Mark::Key, "a materializer keeps at least one table", Some(help));
         return None;
     }
     let path = path.key("tables");
     let read: Vec<_> = tables
         .iter()
-        .map(|(own, table)| {
-            Some((
-                own.clone(),
-                reader.name(&path.key(own), Mark::Value, table)?,
-            ))
-        })
+        .map(|(own, table)| Some((own.clone(), reader.name(&path.key(own), Mark::Value, table)?)))
         .collect();
     read.into_iter().collect()
 }
 
 fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> StageLimits {
     let default = StageLimits::default();
-    let memory = Measure {
-        parse: SIZE,
-        show: units::show_size,
-        range: 1 << 20..=4 << 30,
-    };
+    let memory = Measure { parse: SIZE, show: units::show_size, range: 1 << 20..=4 << 30 };
     let deadline = Measure {
         parse: TIME,
         show: units::show_duration,
         range: Duration::from_millis(1)..=Duration::from_secs(600),
     };
-    let output = Measure {
-        parse: SIZE,
-        show: units::show_size,
-        range: 1 << 10..=1 << 30,
-    };
+    let output = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=1 << 30 };
     StageLimits {
-        memory: reader.measure(
-            &path.key("memory"),
-            limits.memory.as_deref(),
-            &memory,
-            default.memory,
-        ),
+        memory: reader.measure(&path.key("memory"), limits.memory.as_deref(), &memory, default.memory),
         deadline: reader.measure(
             &path.key("deadline"),
             limits.deadline.as_deref(),
@@ -207,30 +173,13 @@ fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> Sta
 
 fn batch(reader: &mut Reader<'_>, path: &KeyPath, batch: &file::Batch) -> BatchLimits {
     let default = BatchLimits::default();
-    let bytes = Measure {
-        parse: SIZE,
-        show: units::show_size,
-        range: 1 << 10..=16 << 20,
-    };
-    let linger = Measure {
-        parse: TIME,
-        show: units::show_duration,
-        range: Duration::ZERO..=Duration::from_secs(10),
-    };
+    let bytes = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=16 << 20 };
+    let linger =
+        Measure { parse: TIME, show: units::show_duration, range: Duration::ZERO..=Duration::from_secs(10) };
     BatchLimits {
         records: batch.records.unwrap_or(default.records),
-        bytes: reader.measure(
-            &path.key("bytes"),
-            batch.bytes.as_deref(),
-            &bytes,
-            default.bytes,
-        ),
-        linger: reader.measure(
-            &path.key("linger"),
-            batch.linger.as_deref(),
-            &linger,
-            default.linger,
-        ),
+        bytes: reader.measure(&path.key("bytes"), batch.bytes.as_deref(), &bytes, default.bytes),
+        linger: reader.measure(&path.key("linger"), batch.linger.as_deref(), &linger, default.linger),
     }
 }
 
@@ -258,13 +207,7 @@ fn inner(
         }
         Value::Array(items) => {
             for (i, value) in items.iter_mut().enumerate() {
-                leaf(
-                    reader,
-                    value,
-                    &path.index(i),
-                    &format!("{pointer}/{i}"),
-                    secrets,
-                );
+                leaf(reader, value, &path.index(i), &format!("{pointer}/{i}"), secrets);
             }
         }
         _ => {}

@@ -40,20 +40,11 @@ fn test(
         return None;
     };
     if stage.kind == StageKind::Producer && !test.input.is_empty() {
-        let help = "leave `input` out: a producer is asked once, at time 0, without a position"
-            .to_string();
-        reader.fail(
-            &path.key("input"),
-            Mark::Key,
-            "a producer reads nothing",
-            Some(help),
-        );
+        let help = "leave `input` out: a producer is asked once, at time 0, without a position".to_string();
+        reader.fail(&path.key("input"), Mark::Key, "a producer reads nothing", Some(help));
     }
     let expect = Expectation {
-        emissions: test
-            .expect
-            .emissions
-            .map(|list| list.into_iter().map(emission).collect()),
+        emissions: test.expect.emissions.map(|list| list.into_iter().map(emission).collect()),
         rejects: test.expect.rejects,
         rows: test.expect.rows.map(rows),
     };
@@ -65,9 +56,7 @@ fn test(
     ports(reader, &path, stage, &expect);
     tables(reader, &path, stage, &expect);
     Some(StageTest {
-        name: test
-            .name
-            .unwrap_or_else(|| format!("{} {}", stage.name, index + 1)),
+        name: test.name.unwrap_or_else(|| format!("{} {}", stage.name, index + 1)),
         stage: stage.name.clone(),
         input: test.input.into_iter().map(text).collect(),
         expect,
@@ -76,10 +65,7 @@ fn test(
 
 fn unknown_stage(reader: &mut Reader<'_>, path: &KeyPath, stage: &str) {
     let written = |section| reader.doc.keys(&KeyPath::of([section]));
-    let names: Vec<&str> = SECTIONS
-        .iter()
-        .flat_map(|(section, _)| written(section))
-        .collect();
+    let names: Vec<&str> = SECTIONS.iter().flat_map(|(section, _)| written(section)).collect();
     // A stage that stands there but has mistakes was told about already.
     if !names.contains(&stage) {
         let help = suggest::help(stage, "stages", names.iter().copied());
@@ -95,12 +81,7 @@ fn ports(reader: &mut Reader<'_>, path: &KeyPath, stage: &StagePlan, expect: &Ex
     let path = path.key("emissions");
     if stage.outputs.is_empty() {
         let message = format!("a {} puts out no records", stage.kind);
-        return reader.fail(
-            &path,
-            Mark::Key,
-            message,
-            Some("expect `rejects` or `rows`".to_string()),
-        );
+        return reader.fail(&path, Mark::Key, message, Some("expect `rejects` or `rows`".to_string()));
     }
     for (i, emission) in emissions.iter().enumerate() {
         let known = |port: &String| stage.outputs.contains_key(port);
@@ -137,20 +118,12 @@ fn text(payload: Payload) -> String {
 
 fn emission(emission: Emission) -> ExpectedEmission {
     match emission {
-        Emission::Text(payload) => ExpectedEmission {
-            port: None,
-            payload,
-        },
-        Emission::On(on) => ExpectedEmission {
-            port: on.port,
-            payload: text(on.payload),
-        },
+        Emission::Text(payload) => ExpectedEmission { port: None, payload },
+        Emission::On(on) => ExpectedEmission { port: on.port, payload: text(on.payload) },
     }
 }
 
 fn rows(rows: BTreeMap<String, Vec<Map<String, Value>>>) -> BTreeMap<String, Vec<Value>> {
     let objects = |rows: Vec<Map<_, _>>| rows.into_iter().map(Value::Object).collect();
-    rows.into_iter()
-        .map(|(table, rows)| (table, objects(rows)))
-        .collect()
+    rows.into_iter().map(|(table, rows)| (table, objects(rows))).collect()
 }

@@ -22,27 +22,15 @@ const MAX_FIELD_NAME: usize = 200;
 
 pub fn read(reader: &mut Reader<'_>, path: &KeyPath, name: TopicName, topic: &Topic) -> TopicPlan {
     let retention = path.key("retention");
-    let hot = hot(
-        reader,
-        &retention.key("hot"),
-        topic.retention.hot.as_deref(),
-    );
-    let cold = cold(
-        reader,
-        &retention.key("cold"),
-        topic.retention.cold.as_deref(),
-        hot,
-    );
+    let hot = hot(reader, &retention.key("hot"), topic.retention.hot.as_deref());
+    let cold = cold(reader, &retention.key("cold"), topic.retention.cold.as_deref(), hot);
     let format = topic.format.unwrap_or(Format::Json);
     if format == Format::Bytes && topic.schema.is_some() {
         let help = "remove `schema`, or set format = \"json\"".to_string();
         let message = "a topic of format \"bytes\" has no fields";
         reader.fail(&path.key("schema"), Mark::Key, message, Some(help));
     }
-    let schema = topic
-        .schema
-        .as_ref()
-        .map(|_| fields(reader, &path.key("schema"), topic));
+    let schema = topic.schema.as_ref().map(|_| fields(reader, &path.key("schema"), topic));
     sort(reader, path, topic);
     TopicPlan {
         name,
@@ -77,28 +65,20 @@ fn hot(reader: &mut Reader<'_>, path: &KeyPath, text: Option<&str>) -> Option<Du
     reader.take(path, parsed).unwrap_or(Some(HOT))
 }
 
-fn cold(
-    reader: &mut Reader<'_>,
-    path: &KeyPath,
-    text: Option<&str>,
-    hot: Option<Duration>,
-) -> Cold {
+fn cold(reader: &mut Reader<'_>, path: &KeyPath, text: Option<&str>, hot: Option<Duration>) -> Cold {
     let text = text.unwrap_or("forever");
     if text == "none" {
         return Cold::None;
     }
     let parsed = units::duration_or_forever(text)
-        .map_err(|_| {
-            format!("{text:?} is neither a duration, such as \"30d\", nor \"forever\" nor \"none\"")
-        })
+        .map_err(|_| format!("{text:?} is neither a duration, such as \"30d\", nor \"forever\" nor \"none\""))
         .and_then(|cold| at_least_a_second(text, cold));
     match reader.take(path, parsed).flatten() {
         None => Cold::Forever,
         Some(cold) => {
             if hot.is_some_and(|hot| cold < hot) {
                 let message = "messages would leave the bucket before they leave Postgres";
-                let help =
-                    "make `cold` at least as long as `hot`, or set it to \"none\"".to_string();
+                let help = "make `cold` at least as long as `hot`, or set it to \"none\"".to_string();
                 reader.fail(path, Mark::Value, message, Some(help));
             }
             Cold::For(cold)
@@ -108,9 +88,7 @@ fn cold(
 
 fn at_least_a_second(text: &str, time: Option<Duration>) -> Result<Option<Duration>, String> {
     match time {
-        Some(time) if time < Duration::from_secs(1) => {
-            Err(format!("{text:?} is too short: at least 1s"))
-        }
+        Some(time) if time < Duration::from_secs(1) => Err(format!("{text:?} is too short: at least 1s")),
         time => Ok(time),
     }
 }
@@ -119,17 +97,13 @@ fn at_least_a_second(text: &str, time: Option<Duration>) -> Result<Option<Durati
 fn fields(reader: &mut Reader<'_>, path: &KeyPath, topic: &Topic) -> serde_json::Value {
     let names = reader.doc.keys(path);
     if names.is_empty() || names.len() > MAX_FIELDS {
-        let message = format!(
-            "a schema has 1 to {MAX_FIELDS} fields, this one has {}",
-            names.len()
-        );
+        let message = format!("a schema has 1 to {MAX_FIELDS} fields, this one has {}", names.len());
         reader.fail(path, Mark::Key, message, None);
     }
     let mut fields = Vec::new();
     for name in names {
         if name.is_empty() || name.len() > MAX_FIELD_NAME || name.chars().any(char::is_control) {
-            let message =
-                format!("a field's name has 1 to {MAX_FIELD_NAME} bytes and no control characters");
+            let message = format!("a field's name has 1 to {MAX_FIELD_NAME} bytes and no control characters");
             reader.fail(&path.key(name), Mark::Key, message, None);
         }
         let kind: Option<&FieldType> = topic.schema.as_ref().and_then(|s| s.get(name));
@@ -153,20 +127,10 @@ fn sort(reader: &mut Reader<'_>, path: &KeyPath, topic: &Topic) {
     for (i, field) in topic.sort.iter().enumerate() {
         let place = path.index(i);
         if topic.sort[..i].contains(field) {
-            reader.fail(
-                &place,
-                Mark::Value,
-                format!("`{field}` is named twice"),
-                None,
-            );
+            reader.fail(&place, Mark::Value, format!("`{field}` is named twice"), None);
         } else if !declared.contains(&field.as_str()) {
             let help = suggest::help(field, "fields", declared.iter().copied());
-            reader.fail(
-                &place,
-                Mark::Value,
-                format!("the schema has no field `{field}`"),
-                help,
-            );
+            reader.fail(&place, Mark::Value, format!("the schema has no field `{field}`"), help);
         }
     }
 }

@@ -30,28 +30,16 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum PostmasterError {
     #[error("cannot {doing} {}: {source}", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("postgres ended while starting ({status}): {tail} (all of it in {})", .log.display())]
-    Ended {
-        status: String,
-        tail: String,
-        log: PathBuf,
-    },
-    #[error("postgres was not ready within {} s: {reason}; its log is {}", READY_WITHIN.as_secs(), .log.display())]
+    Ended { status: String, tail: String, log: PathBuf },
+    #[error("postgres does not answer as it should: {reason} (waited up to {} s); its log is {}", READY_WITHIN.as_secs(), .log.display())]
     NotReady { reason: String, log: PathBuf },
     #[error(
         "a server (pid {pid}) that tidemill cannot use runs on {}: {reason}; stop it with pg_ctl stop -D {0}",
         .cluster.display()
     )]
-    Foreign {
-        pid: i32,
-        cluster: PathBuf,
-        reason: String,
-    },
+    Foreign { pid: i32, cluster: PathBuf, reason: String },
     #[error("processes of an earlier server (killed?) still work in {}; end them and start again", .cluster.display())]
     Leftovers { cluster: PathBuf },
     #[error("postgres (pid {pid}) did not stop, even when told to stop at once")]
@@ -86,9 +74,7 @@ impl Recipe {
             Found::Server(running) if running.stopping => {
                 tracing::info!("the embedded Postgres is still stopping; waiting for it");
                 if !wait_gone(running.pid, FAST_STOP).await {
-                    return Err(PostmasterError::NotStopped {
-                        pid: raw(running.pid),
-                    });
+                    return Err(PostmasterError::NotStopped { pid: raw(running.pid) });
                 }
             }
             Found::Server(running) => return self.adopt(running).await,
@@ -117,9 +103,7 @@ impl Recipe {
         let deadline = Instant::now() + FAST_STOP;
         while pidfile::has_leftovers(cluster) {
             if Instant::now() > deadline {
-                return Err(PostmasterError::Leftovers {
-                    cluster: cluster.clone(),
-                });
+                return Err(PostmasterError::Leftovers { cluster: cluster.clone() });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -143,26 +127,15 @@ impl Recipe {
             }
         };
         let url = self.layout.url(&sockets, running.port);
-        let mut postmaster = Postmaster {
-            pid: running.pid,
-            child: None,
-            url,
-        };
+        let mut postmaster = Postmaster { pid: running.pid, child: None, url };
         self.wait_ready(&mut postmaster, 0).await?;
-        tracing::info!(
-            pid = raw(running.pid),
-            "found the embedded Postgres still running and took it over"
-        );
+        tracing::info!(pid = raw(running.pid), "found the embedded Postgres still running and took it over");
         Ok(postmaster)
     }
 
     async fn spawn(&self) -> Result<Postmaster, PostmasterError> {
         let program = self.binaries.program("postgres");
-        let failed = |source| PostmasterError::Io {
-            doing: "run",
-            path: program.clone(),
-            source,
-        };
+        let failed = |source| PostmasterError::Io { doing: "run", path: program.clone(), source };
         let log = LogFile::new(&self.layout.log);
         let (file, since) = log.open().map_err(|source| PostmasterError::Io {
             doing: "open",
@@ -173,11 +146,7 @@ impl Recipe {
 
         let lz4 = cluster::has_lz4(&self.layout.cluster, &self.binaries, &self.account);
         let mut command = self.account.command(&program);
-        command
-            .arg("-D")
-            .arg(&self.layout.cluster)
-            .stdout(file)
-            .stderr(copy);
+        command.arg("-D").arg(&self.layout.cluster).stdout(file).stderr(copy);
         for (name, value) in settings::settings(settings::memory(), lz4, &self.layout.sockets) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
@@ -187,19 +156,12 @@ impl Recipe {
         // A group of its own: Ctrl-C in the terminal reaches the host only, which stops its work before the server.
         command.process_group(0);
         let child = Command::from(command).spawn().map_err(failed)?;
-        let pid = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else {
             return Err(failed(io::Error::other("it ended at once")));
         };
         let url = self.layout.url(&self.layout.sockets, super::layout::PORT);
-        let mut postmaster = Postmaster {
-            pid,
-            child: Some(child),
-            url,
-        };
+        let mut postmaster = Postmaster { pid, child: Some(child), url };
         self.wait_ready(&mut postmaster, since).await?;
         tracing::debug!(pid = raw(pid), version = %self.binaries.version, "embedded Postgres started");
         Ok(postmaster)
@@ -212,22 +174,22 @@ impl Recipe {
         let started = Instant::now();
         let mut said = started;
         loop {
-            let reason = match pool::ping(&postmaster.url).await {
+            let error = match pool::ping(&postmaster.url).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             if let Some(status) = postmaster.try_exited() {
                 let tail = LogFile::new(&log).tail(since);
                 return Err(PostmasterError::Ended { status, tail, log });
             }
-            if started.elapsed() > READY_WITHIN {
-                return Err(PostmasterError::NotReady { reason, log });
+            if started.elapsed() > READY_WITHIN || !pool::is_passing(&error) {
+                return Err(PostmasterError::NotReady { reason: error.to_string(), log });
             }
             if said.elapsed() > Duration::from_secs(3) {
                 said = Instant::now();
                 tracing::info!(
                     seconds = started.elapsed().as_secs(),
-                    reason,
+                    %error,
                     "waiting for the embedded Postgres (after a crash it replays its log)"
                 );
             }
@@ -273,11 +235,7 @@ impl Postmaster {
             {
                 return Ok(());
             }
-            tracing::warn!(
-                pid = raw(self.pid),
-                ?signal,
-                "the embedded Postgres is slow to stop"
-            );
+            tracing::warn!(pid = raw(self.pid), ?signal, "the embedded Postgres is slow to stop");
         }
         match self.try_exited() {
             Some(_) => Ok(()),

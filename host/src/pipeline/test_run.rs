@@ -1,0 +1,158 @@
+//! Runs a `[[tests]]` entry: the stage's real component on the given input, without Postgres.
+//!
+//! Everything about a run is fixed, so that it comes out the same everywhere: the clock stands at the start of 1970, messages
+//! are of partition 0 with offsets from 0, batches are as large as the stage's `batch.records`. What a port puts out that
+//! `to` does not connect is dropped, as it is when the stage runs.
+
+mod compare;
+mod rows;
+
+use serde_json::Value;
+
+use super::stage::limits;
+use crate::config::plan::{StageKind, StagePlan, StageTest};
+use crate::ids::Offset;
+use crate::plugin::{
+    CallError, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal, Refused, Token,
+};
+
+/// What a stage made of a test's input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    pub emissions: Vec<Emitted>,
+    pub refusals: Vec<Refuse>,
+    /// Rows by table of the plugin.
+    pub rows: Vec<(String, Vec<Value>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Emitted {
+    pub port: String,
+    /// As text; bytes that are not UTF-8 are replaced.
+    pub payload: String,
+}
+
+/// One refused message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// Its place in the test's input, from 0.
+    pub input: usize,
+    pub reason: String,
+}
+
+/// Runs a test. The lines say how what came out differs from what was expected; none if it does not.
+pub async fn run(
+    plugin: &Plugin,
+    descriptor: &Descriptor,
+    stage: &StagePlan,
+    test: &StageTest,
+) -> Result<Vec<String>, CallError> {
+    let outcome = outcome(plugin, descriptor, stage, &test.input).await?;
+    Ok(compare::differences(&test.expect, &outcome))
+}
+
+/// What a stage makes of some payloads.
+pub async fn outcome(
+    plugin: &Plugin,
+    descriptor: &Descriptor,
+    stage: &StagePlan,
+    input: &[String],
+) -> Result<Outcome, CallError> {
+    let label = format!("test of {}", stage.name);
+    let mut instance = plugin.instantiate(&label, &stage.config.reveal(), &limits(&stage.limits)).await?;
+    let mut run = Run { stage, outcome: Outcome::default(), changes: Vec::new() };
+    if stage.kind == StageKind::Producer {
+        let poll = Poll { position: None, now: 0, max_records: stage.batch.records };
+        let production = instance.produce(poll).await?;
+        run.emitted(production.emissions);
+    }
+    let size = (stage.batch.records as usize).max(1);
+    for (i, payloads) in input.chunks(size).enumerate() {
+        run.batch(&mut instance, i * size, payloads).await?;
+    }
+    let mut outcome = run.outcome;
+    outcome.rows = rows::fold(descriptor, run.changes);
+    Ok(outcome)
+}
+
+/// A test under way.
+struct Run<'a> {
+    stage: &'a StagePlan,
+    outcome: Outcome,
+    changes: Vec<rows::Change>,
+}
+
+impl Run<'_> {
+    async fn batch(
+        &mut self,
+        instance: &mut Instance,
+        first: usize,
+        payloads: &[String],
+    ) -> Result<(), CallError> {
+        let batch: Vec<Message> =
+            payloads.iter().enumerate().map(|(i, text)| message(first + i, text)).collect();
+        match self.stage.kind {
+            StageKind::Producer => {}
+            StageKind::Transform => {
+                let answer = instance.process(batch).await?;
+                self.emitted(answer.emissions);
+                self.refused(first, answer.refusals);
+            }
+            StageKind::Materializer => {
+                let answer = instance.materialize(batch).await?;
+                self.changes
+                    .extend(answer.changes.into_iter().map(|change| rows::Change::new(first, change)));
+                self.refused(first, answer.refusals);
+            }
+            StageKind::Sink => {
+                let token = self.token(first as Offset, (first + batch.len()) as Offset);
+                let refusals = instance.deliver(token, batch).await?;
+                self.refused(first, refusals);
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&self, first: Offset, next: Offset) -> Token {
+        let input = self.stage.input.as_ref();
+        Token {
+            group: input.map(|i| i.group.to_string()).unwrap_or_default(),
+            topic: input.map(|i| i.topic.to_string()).unwrap_or_default(),
+            partition: 0,
+            first,
+            next,
+        }
+    }
+
+    fn emitted(&mut self, emissions: Vec<Emission>) {
+        for emission in emissions {
+            let port = emission.port.unwrap_or_else(|| DEFAULT_PORT.to_string());
+            if self.stage.outputs.contains_key(&port) {
+                let payload = String::from_utf8_lossy(&emission.payload).into_owned();
+                self.outcome.emissions.push(Emitted { port, payload });
+            }
+        }
+    }
+
+    fn refused(&mut self, first: usize, refusals: Vec<Refused>) {
+        self.outcome.refusals.extend(refusals.into_iter().map(|refused| Refuse {
+            input: first + refused.input as usize,
+            reason: match refused.refusal {
+                Refusal::Reject(reason) => reason,
+                Refusal::Retry(_) => "asked for again".to_string(),
+            },
+        }));
+    }
+}
+
+fn message(offset: usize, payload: &str) -> Message {
+    Message {
+        partition: 0,
+        offset: offset as Offset,
+        timestamp: 0,
+        attempt: 1,
+        key: None,
+        headers: Vec::new(),
+        payload: payload.as_bytes().to_vec(),
+    }
+}
