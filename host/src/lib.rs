@@ -13,6 +13,8 @@ pub mod tables;
 
 pub mod replay;
 
+pub mod archive;
+
 pub mod log;
 pub mod segments;
 
