@@ -304,3 +304,6 @@ impl Serialize for Part<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

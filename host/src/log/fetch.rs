@@ -131,3 +131,6 @@ fn trim(batch: &mut StoredBatch, from: Offset) {
         batch.base_offset = from;
     }
 }
+
+#[cfg(test)]
+mod tests;

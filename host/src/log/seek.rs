@@ -102,3 +102,6 @@ impl Log {
             })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,17 +8,11 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::config::plan::{Acks, Cold, Format, TopicPlan};
 use crate::ids::{Offset, Partition, TopicName};
-use crate::pg::migrate::migrate;
 use crate::pg::notify::NotifyHub;
-use crate::pg::testing::{self, TestDatabase};
+use crate::pg::testing::{TestDatabase, database};
 use crate::record::{NewRecord, Record};
 
 use super::{AppendOptions, FetchLimits, Log, LogOptions, ProducerSeq, Topic};
-
-/// A database with the schema and nothing else.
-pub(crate) async fn database() -> TestDatabase {
-    testing::database_with("migrated", |pool| async move { migrate(&pool).await.unwrap() }).await
-}
 
 pub(crate) fn log_with(database: &TestDatabase, options: LogOptions) -> Log {
     let hub = NotifyHub::start(database.pool.clone(), None);

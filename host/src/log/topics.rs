@@ -352,3 +352,6 @@ fn acks_name(acks: Acks) -> &'static str {
         Acks::Relaxed => "relaxed",
     }
 }
+
+#[cfg(test)]
+mod tests;

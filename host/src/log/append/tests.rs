@@ -10,7 +10,7 @@ use super::*;
 use crate::config::plan::{Acks, TopicPlan};
 use crate::log::testing::*;
 use crate::log::{FetchLimits, LogOptions};
-use crate::pg::testing::TestDatabase;
+use crate::pg::testing::{TestDatabase, database};
 use crate::record::Header;
 
 /// Holds the counters of all partitions, so that appends wait.
@@ -498,7 +498,7 @@ async fn a_missing_segment_is_made_when_it_is_needed_and_time_never_goes_back() 
 
 #[tokio::test]
 async fn a_stage_appends_in_its_own_transaction() {
-    let (database, log, topic) = with_topic(2).await;
+    let (database, _log, topic) = with_topic(2).await;
     let batch = |records, index| OutBatch {
         topic: topic.id,
         partition: 1,

@@ -174,3 +174,91 @@ fn weight(batch: &StoredBatch) -> usize {
         .sum();
     records + BATCH_OVERHEAD
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Partition, TopicId};
+
+    const LIMITS: FetchLimits = FetchLimits {
+        records: 1_000,
+        bytes: 1 << 30,
+    };
+
+    fn target(partition: Partition) -> TopicPartition {
+        TopicPartition {
+            topic: TopicId(1),
+            partition,
+        }
+    }
+
+    fn batch(base_offset: Offset, count: usize) -> StoredBatch {
+        let record = |n| Record {
+            partition: 0,
+            offset: base_offset + n as Offset,
+            timestamp: 0,
+            key: None,
+            headers: Vec::new(),
+            payload: vec![0; 100].into(),
+        };
+        StoredBatch {
+            partition: 0,
+            base_offset,
+            appended_at: 0,
+            records: (0..count).map(record).collect(),
+        }
+    }
+
+    fn bases(taken: &[StoredBatch]) -> Vec<Offset> {
+        taken.iter().map(|batch| batch.base_offset).collect()
+    }
+
+    #[test]
+    fn a_run_without_gaps_is_given_within_the_limits() {
+        let cache = BatchCache::new(1 << 20);
+        cache.put(target(0), &[batch(10, 5), batch(15, 5), batch(20, 5), batch(30, 5)]);
+        assert_eq!(bases(&cache.take(target(0), 12, LIMITS)), [10, 15, 20]);
+        assert_eq!(bases(&cache.take(target(0), 30, LIMITS)), [30]);
+        let ten = FetchLimits { records: 10, ..LIMITS };
+        assert_eq!(bases(&cache.take(target(0), 12, ten)), [10, 15]);
+        let none = FetchLimits { records: 0, bytes: 0 };
+        assert_eq!(bases(&cache.take(target(0), 12, none)), [10]);
+        for missing in [0, 9, 25, 29, 35] {
+            assert!(cache.take(target(0), missing, LIMITS).is_empty(), "{missing}");
+        }
+        assert!(cache.take(target(1), 12, LIMITS).is_empty());
+    }
+
+    #[test]
+    fn what_was_used_last_stays_and_the_bound_holds() {
+        let one = weight(&batch(0, 10));
+        let cache = BatchCache::new(one * 3);
+        for n in 0..3 {
+            cache.put(target(n), &[batch(0, 10)]);
+        }
+        cache.take(target(0), 0, LIMITS);
+        cache.put(target(3), &[batch(0, 10)]);
+        let kept: Vec<_> = (0..4).filter(|n| !cache.take(target(*n), 0, LIMITS).is_empty()).collect();
+        assert_eq!(kept, [0, 2, 3]);
+        for n in 0..100 {
+            cache.put(target(n % 7), &[batch(u64::from(n) * 10, 10), batch(u64::from(n) * 10, 10)]);
+            assert!(cache.bytes() <= one * 3);
+        }
+        cache.put(target(9), &[batch(0, 1000)]);
+        assert!(cache.take(target(9), 0, LIMITS).is_empty(), "larger than the cache");
+    }
+
+    #[tokio::test]
+    async fn the_end_is_news_only_for_those_who_asked_before_the_read() {
+        let cache = BatchCache::new(1);
+        let slot = cache.slot(target(0));
+        let before = slot.ticket();
+        let began = slot.ticket();
+        slot.reading().await.set_end(7, began);
+        let after = slot.ticket();
+        let reading = cache.slot(target(0)).reading().await;
+        assert!(reading.is_end(7, before));
+        assert!(!reading.is_end(7, after), "it may have grown since");
+        assert!(!reading.is_end(6, before));
+    }
+}
