@@ -70,7 +70,7 @@ pub struct ApiSettings {
 }
 
 /// What handlers work with. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiState {
     pub log: Log,
     pub replay: Replay,
