@@ -105,7 +105,9 @@ mod tests {
     async fn a_rate_is_an_average_that_survives_a_seek() {
         let rates = Rates::default();
         let group = Counted::Group("g".into(), "t".into());
-        for (count, expected) in [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))] {
+        for (count, expected) in
+            [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))]
+        {
             rates.add(Instant::now(), BTreeMap::from([(group.clone(), count)]));
             assert_eq!(rates.of_group("g", "t"), expected);
             tokio::time::advance(Duration::from_secs(1)).await;

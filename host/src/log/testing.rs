@@ -55,38 +55,22 @@ pub(crate) fn record(key: Option<&str>, payload: impl Into<String>) -> NewRecord
 }
 
 pub(crate) fn records(payloads: impl IntoIterator<Item = impl ToString>) -> Vec<NewRecord> {
-    payloads
-        .into_iter()
-        .map(|payload| record(None, payload.to_string()))
-        .collect()
+    payloads.into_iter().map(|payload| record(None, payload.to_string())).collect()
 }
 
 pub(crate) fn to(partition: Partition) -> AppendOptions {
-    AppendOptions {
-        partition: Some(partition),
-        producer: None,
-    }
+    AppendOptions { partition: Some(partition), producer: None }
 }
 
 pub(crate) fn by(id: &str, epoch: i64, seq: i64) -> AppendOptions {
-    AppendOptions {
-        partition: None,
-        producer: Some(ProducerSeq {
-            id: id.to_owned(),
-            epoch,
-            seq,
-        }),
-    }
+    AppendOptions { partition: None, producer: Some(ProducerSeq { id: id.to_owned(), epoch, seq }) }
 }
 
 /// Everything in a partition from an offset to the end.
 pub(crate) async fn read(log: &Log, topic: &Topic, partition: Partition, from: Offset) -> Vec<Record> {
     let (mut read, mut next) = (Vec::new(), from);
     loop {
-        let fetched = log
-            .fetch(topic, partition, next, FetchLimits::default())
-            .await
-            .unwrap();
+        let fetched = log.fetch(topic, partition, next, FetchLimits::default()).await.unwrap();
         for batch in &fetched.batches {
             assert_eq!(batch.base_offset, next, "a gap");
             next = batch.next_offset();

@@ -9,10 +9,7 @@ fn headers() -> impl Strategy<Value = Vec<Header>> {
         Just(vec![0]),
     ];
     let name = prop_oneof![any::<String>(), Just("base64".to_owned()), Just("\0".to_owned())];
-    let header = (name, value).prop_map(|(name, value)| Header {
-        name,
-        value: value.into(),
-    });
+    let header = (name, value).prop_map(|(name, value)| Header { name, value: value.into() });
     prop::collection::vec(header, 0..6)
 }
 
@@ -36,10 +33,8 @@ proptest! {
 
 #[test]
 fn headers_are_stored_as_the_page_says() {
-    let header = |name: &str, value: &'static [u8]| Header {
-        name: name.to_owned(),
-        value: Bytes::from_static(value),
-    };
+    let header =
+        |name: &str, value: &'static [u8]| Header { name: name.to_owned(), value: Bytes::from_static(value) };
     let json = headers_to_json(&[header("trace", b"1"), header("trace", b"2"), header("raw", &[255, 0])]);
     let stored = r#"[["trace","1"],["trace","2"],["raw",{"base64":"/wA="}]]"#;
     assert_eq!(json.map(|json| json.to_string()).as_deref(), Some(stored));

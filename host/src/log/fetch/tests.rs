@@ -9,20 +9,14 @@ fn limits(records: u32, bytes: u64) -> FetchLimits {
 }
 
 fn shape(fetched: &Fetched) -> Vec<(Offset, usize)> {
-    fetched
-        .batches
-        .iter()
-        .map(|batch| (batch.base_offset, batch.records.len()))
-        .collect()
+    fetched.batches.iter().map(|batch| (batch.base_offset, batch.records.len())).collect()
 }
 
 #[tokio::test]
 async fn whole_batches_come_back_and_the_first_is_cut() {
     let (database, log, topic) = with_topic(1).await;
     for n in 0..4 {
-        log.append(&topic, records((0..5).map(|m| n * 5 + m)), AppendOptions::default())
-            .await
-            .unwrap();
+        log.append(&topic, records((0..5).map(|m| n * 5 + m)), AppendOptions::default()).await.unwrap();
     }
     let everything = FetchLimits::default();
     for cold in [true, false] {
@@ -80,11 +74,13 @@ async fn a_read_goes_on_across_segments() {
     for n in 0..6 {
         log.append(&topic, records([n, n]), to(0)).await.unwrap();
         // The next batch lies in another segment; every second one is skipped altogether.
-        sqlx::query("UPDATE tidemill.log_counter SET last_ts = last_ts + $1 * interval '1 hour' WHERE partition = 0")
-            .bind(f64::from(1 + n % 2))
-            .execute(&database.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "UPDATE tidemill.log_counter SET last_ts = last_ts + $1 * interval '1 hour' WHERE partition = 0",
+        )
+        .bind(f64::from(1 + n % 2))
+        .execute(&database.pool)
+        .await
+        .unwrap();
     }
     let segments: i64 = sqlx::query_scalar("SELECT count(DISTINCT tableoid) FROM log.events")
         .fetch_one(&database.pool)
@@ -113,4 +109,34 @@ async fn readers_of_one_range_share_one_read() {
     }
     // The same memory: nobody decoded the batch a second time.
     assert!(shared.iter().all(|batch| Arc::ptr_eq(&batch.records, &shared[0].records)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_at_the_end_ask_together_and_miss_nothing() {
+    let (_database, log, topic) = with_topic(4).await;
+    let readers: Vec<_> = (0..40)
+        .map(|reader| {
+            let (log, topic) = (log.clone(), topic.clone());
+            tokio::spawn(async move {
+                let mut wakeup = log.subscribe(topic.id);
+                let mut next = 0;
+                while next < 50 {
+                    let fetched = log.fetch(&topic, reader % 4, next, FetchLimits::default()).await.unwrap();
+                    match fetched.batches.last() {
+                        Some(last) => next = last.next_offset(),
+                        // It would wait here for ever if a read after the wake-up could miss what woke it.
+                        None => assert!(wakeup.wait(Duration::from_secs(30)).await),
+                    }
+                }
+            })
+        })
+        .collect();
+    for n in 0..50 {
+        for partition in 0..4 {
+            log.append(&topic, records([n]), to(partition)).await.unwrap();
+        }
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
 }

@@ -45,8 +45,5 @@ fn keys_spread_evenly() {
     for n in 0..80_000 {
         counts[partition_of(format!("aircraft-{n}").as_bytes(), 8) as usize] += 1;
     }
-    assert!(
-        counts.iter().all(|count| (9_500..10_500).contains(count)),
-        "{counts:?}"
-    );
+    assert!(counts.iter().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
 }

@@ -11,7 +11,9 @@ fn targets_are_read_and_printed() {
         "2026-01-31T13:00:00+01:00".parse(),
         Ok::<_, SeekTargetError>(SeekTarget::Time(1_769_860_800_000_000))
     );
-    for bad in ["", "first", "-1", "tail:", "tail:-1", "1.5", "2026", "99999999999999999999", "2026-13-01T00:00:00Z"] {
+    for bad in
+        ["", "first", "-1", "tail:", "tail:-1", "1.5", "2026", "99999999999999999999", "2026-13-01T00:00:00Z"]
+    {
         match bad.parse::<SeekTarget>() {
             Err(error) => assert!(error.to_string().contains("tail:N"), "{error}"),
             // A year alone is a number, and so an offset.

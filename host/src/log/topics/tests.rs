@@ -63,30 +63,18 @@ async fn sql_lets_no_hostile_name_in() {
         "ends_like_a_segment_p_60",
         &long,
     ] {
-        let refused = sqlx::query("SELECT tidemill.create_topic($1)")
-            .bind(name)
-            .execute(&database.pool)
-            .await;
+        let refused =
+            sqlx::query("SELECT tidemill.create_topic($1)").bind(name).execute(&database.pool).await;
         assert_eq!(code(&refused.unwrap_err()), "TM005", "{name:?}");
     }
     // Words of SQL and the longest name are good names.
     let longest = "z".repeat(48);
     for name in ["select", "table", "user", "log", "a_p_x", &longest] {
-        sqlx::query("SELECT tidemill.create_topic($1)")
-            .bind(name)
-            .execute(&database.pool)
-            .await
-            .unwrap();
-        sqlx::query("SELECT tidemill.append($1, 'x')")
-            .bind(name)
-            .execute(&database.pool)
-            .await
-            .unwrap();
+        sqlx::query("SELECT tidemill.create_topic($1)").bind(name).execute(&database.pool).await.unwrap();
+        sqlx::query("SELECT tidemill.append($1, 'x')").bind(name).execute(&database.pool).await.unwrap();
         let read = format!("SELECT count(*) FROM topics.\"{name}\"");
-        let count: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(read))
-            .fetch_one(&database.pool)
-            .await
-            .unwrap();
+        let count: i64 =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(read)).fetch_one(&database.pool).await.unwrap();
         assert_eq!(count, 1);
     }
 }
@@ -96,37 +84,16 @@ async fn settings_out_of_range_are_refused_with_the_ranges() {
     let (_database, log) = open().await;
     let good = plan("events", 1);
     let bad = [
-        TopicPlan {
-            partitions: 0,
-            ..good.clone()
-        },
-        TopicPlan {
-            partitions: 257,
-            ..good.clone()
-        },
-        TopicPlan {
-            segment: Duration::ZERO,
-            ..good.clone()
-        },
-        TopicPlan {
-            segment: Duration::from_millis(1500),
-            ..good.clone()
-        },
-        TopicPlan {
-            segment: Duration::from_secs(32 * 86_400),
-            ..good.clone()
-        },
-        TopicPlan {
-            hot: Some(Duration::ZERO),
-            ..good.clone()
-        },
+        TopicPlan { partitions: 0, ..good.clone() },
+        TopicPlan { partitions: 257, ..good.clone() },
+        TopicPlan { segment: Duration::ZERO, ..good.clone() },
+        TopicPlan { segment: Duration::from_millis(1500), ..good.clone() },
+        TopicPlan { segment: Duration::from_secs(32 * 86_400), ..good.clone() },
+        TopicPlan { hot: Some(Duration::ZERO), ..good.clone() },
     ];
     for spec in bad {
         let error = log.create_topic(&spec).await.unwrap_err();
-        assert!(
-            matches!(&error, LogError::Invalid(text) if text.contains("from 1 to 256")),
-            "{error}"
-        );
+        assert!(matches!(&error, LogError::Invalid(text) if text.contains("from 1 to 256")), "{error}");
     }
     assert!(log.topics().await.unwrap().is_empty());
 }
@@ -146,29 +113,11 @@ async fn ensuring_a_topic_changes_what_may_change_and_nothing_else() {
     };
     let topic = log.ensure_topic(&changed).await.unwrap();
     assert!(topic.id == made.id && is_as_specified(&topic, &changed));
-    let error = log
-        .ensure_topic(&TopicPlan {
-            partitions: 3,
-            ..spec.clone()
-        })
-        .await
-        .unwrap_err();
+    let error = log.ensure_topic(&TopicPlan { partitions: 3, ..spec.clone() }).await.unwrap_err();
     assert!(error.to_string().contains("has partitions 2, which cannot become 3"), "{error}");
-    let error = log
-        .ensure_topic(&TopicPlan {
-            format: Format::Json,
-            ..spec.clone()
-        })
-        .await
-        .unwrap_err();
+    let error = log.ensure_topic(&TopicPlan { format: Format::Json, ..spec.clone() }).await.unwrap_err();
     assert!(error.to_string().contains("has format bytes"), "{error}");
-    let error = log
-        .ensure_topic(&TopicPlan {
-            segment: Duration::ZERO,
-            ..spec.clone()
-        })
-        .await
-        .unwrap_err();
+    let error = log.ensure_topic(&TopicPlan { segment: Duration::ZERO, ..spec.clone() }).await.unwrap_err();
     assert!(matches!(error, LogError::Invalid(_)), "{error}");
 
     // Several hosts that start at once agree.
@@ -200,24 +149,15 @@ async fn a_topic_can_be_deleted_under_load_and_made_again() {
             })
         })
         .collect();
-    eventually("something is stored", || async {
-        log.size(topic.id).await.unwrap().records > 20
-    })
-    .await;
+    eventually("something is stored", || async { log.size(topic.id).await.unwrap().records > 20 }).await;
     log.delete_topic(&topic.name).await.unwrap();
     for writer in writers {
         let error = writer.await.unwrap();
         assert!(matches!(error, AppendError::TopicGone { .. }), "{error}");
     }
-    let error = log
-        .fetch(&topic, 1, 10_000, FetchLimits::default())
-        .await
-        .unwrap_err();
+    let error = log.fetch(&topic, 1, 10_000, FetchLimits::default()).await.unwrap_err();
     assert!(matches!(error, FetchError::TopicGone), "{error}");
-    assert!(matches!(
-        log.delete_topic(&topic.name).await,
-        Err(LogError::TopicNotFound { .. })
-    ));
+    assert!(matches!(log.delete_topic(&topic.name).await, Err(LogError::TopicNotFound { .. })));
     let left: i64 = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                   WHERE n.nspname IN ('log', 'topics')) + (SELECT count(*) FROM tidemill.segments)",
