@@ -22,12 +22,7 @@ pub struct TableFeed {
 }
 
 impl TableFeed {
-    pub(super) fn new(
-        tables: Tables,
-        name: TableName,
-        signal: watch::Receiver<u64>,
-        position: Position,
-    ) -> Self {
+    pub(super) fn new(tables: Tables, name: TableName, signal: watch::Receiver<u64>, position: Position) -> Self {
         Self { tables, name, signal, position }
     }
 
@@ -45,11 +40,7 @@ impl TableFeed {
             return Ok(Tail::Quiet);
         }
         self.position = changes.position.clone();
-        Ok(if changes.upserts.is_empty() && changes.deletes.is_empty() {
-            Tail::Quiet
-        } else {
-            Tail::Changed(changes)
-        })
+        Ok(if changes.upserts.is_empty() && changes.deletes.is_empty() { Tail::Quiet } else { Tail::Changed(changes) })
     }
 }
 
