@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 plugins="aircraft-generator latest-position flight-watch log-sink test-identity test-misbehave \
     test-spin-describe"
 target=wasm32-wasip2
+target_dir=${CARGO_TARGET_DIR:-target}
 
 if ! [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ]; then
     echo "plugins: the Rust target $target is missing; run: rustup target add $target" >&2
@@ -14,11 +15,11 @@ if ! [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ]; the
 fi
 
 # shellcheck disable=SC2046 # one -p for each plugin
-cargo build --quiet --locked --release --target "$target" $(printf -- '-p %s ' $plugins)
+cargo build --quiet --locked --release --target "$target" --target-dir "$target_dir" $(printf -- '-p %s ' $plugins)
 
 mkdir -p dist
 for plugin in $plugins; do
-    built="${CARGO_TARGET_DIR:-target}/$target/release/$(echo "$plugin" | tr - _).wasm"
+    built="$target_dir/$target/release/$(echo "$plugin" | tr - _).wasm"
     # A file is replaced in one step, and only when it differs, so that a host that watches the folder sees whole
     # components and no needless change.
     if ! cmp -s "$built" "dist/$plugin.wasm"; then

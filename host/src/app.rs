@@ -134,7 +134,7 @@ impl App {
         for warning in durability.warnings() {
             tracing::warn!("{warning}");
         }
-        migrate::run(&pool).await?;
+        migrate::migrate(&pool).await?;
         let clock = Clock::system();
         let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());

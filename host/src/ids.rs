@@ -43,11 +43,7 @@ pub struct NameError {
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is not a {} name: {}",
-            self.name, self.kind, self.rule
-        )?;
+        write!(f, "{:?} is not a {} name: {}", self.name, self.kind, self.rule)?;
         match &self.suggestion {
             Some(suggestion) => write!(f, "; try {suggestion:?}"),
             None => Ok(()),
@@ -66,8 +62,7 @@ enum Alphabet {
 
 fn check(kind: &'static str, name: &str, max: usize, alphabet: Alphabet) -> Result<(), NameError> {
     let hyphen = matches!(alphabet, Alphabet::Kebab);
-    let allowed =
-        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-');
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-');
     let good_start = name.starts_with(|c: char| c.is_ascii_lowercase());
     if good_start && name.len() <= max && name.chars().all(allowed) {
         return Ok(());

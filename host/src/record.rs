@@ -27,11 +27,7 @@ pub struct NewRecord {
 impl NewRecord {
     /// Bytes that count against limits: key, headers and payload.
     pub fn size(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|h| h.name.len() + h.value.len())
-            .sum();
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
         self.key.as_ref().map_or(0, Bytes::len) + headers + self.payload.len()
     }
 }
@@ -50,11 +46,7 @@ pub struct Record {
 impl Record {
     /// Bytes that count against limits: key, headers and payload.
     pub fn size(&self) -> usize {
-        let headers: usize = self
-            .headers
-            .iter()
-            .map(|h| h.name.len() + h.value.len())
-            .sum();
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.len()).sum();
         self.key.as_ref().map_or(0, Bytes::len) + headers + self.payload.len()
     }
 }

@@ -32,9 +32,7 @@ fn bindings(world: &str) -> Result<String, Box<dyn Error>> {
     let (package, _) = resolve.push_path(WIT)?;
     let id = resolve.select_world(&[package], Some(world))?;
     let mut files = Files::default();
-    options(world)
-        .build()
-        .generate(&mut resolve, id, &mut files)?;
+    options(world).build().generate(&mut resolve, id, &mut files)?;
     let (_, code) = files.iter().next().ok_or("no bindings were generated")?;
     let code = std::str::from_utf8(code)?;
     Ok(code.replace("__export_tidemill_plugin_", &format!("__export_{world}_")))
@@ -48,11 +46,7 @@ fn options(world: &str) -> Opts {
         )
     };
     Opts {
-        with: if world == FIRST {
-            Vec::new()
-        } else {
-            SHARED.iter().map(shared).collect()
-        },
+        with: if world == FIRST { Vec::new() } else { SHARED.iter().map(shared).collect() },
         additional_derive_attributes: vec!["PartialEq".to_owned()],
         pub_export_macro: true,
         export_macro_name: Some(format!("export_{world}_world")),

@@ -2,7 +2,7 @@
 
 const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const ONE = new Intl.NumberFormat("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
-const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const NONE = "–";
 
@@ -10,7 +10,7 @@ export function whole(value: number | null): string {
   return value === null ? NONE : WHOLE.format(value);
 }
 
-/** 1,234 up to a hundred thousand, then 1.2M. */
+/** 1,234 up to a hundred thousand, then 1.235M. */
 export function short(value: number | null): string {
   if (value === null) return NONE;
   return Math.abs(value) < 100_000 ? WHOLE.format(value) : SHORT.format(value);

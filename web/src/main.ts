@@ -103,8 +103,9 @@ class Shell {
   private showBanner({ status, failing }: HostView): void {
     let text = "";
     if (failing) {
-      const hint = failing.error.hint ? ` ${failing.error.hint}` : "";
-      text = `No answer from the host since ${clock(failing.since)}: ${failing.error.message}.${hint}`;
+      const { status: code, message, hint } = failing.error;
+      const what = code === 0 ? "No answer from the host" : `The host answers ${code} (${message})`;
+      text = `${what} since ${clock(failing.since)}${hint ? `: ${hint}` : ""}. The figures below are from before.`;
     } else if (status && !status.durability.durable) {
       text = `Durability is off: ${lapses(status.durability)}. A crash of Postgres or a power cut can lose acknowledged records.`;
     }

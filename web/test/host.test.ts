@@ -117,7 +117,7 @@ describe("formats", () => {
     expect(format.rate(999.8)).toBe("1,000");
     expect(format.rate(1.44)).toBe("1.4");
     expect(format.rate(0)).toBe("0");
-    expect(format.short(1_234_567)).toBe("1.2M");
+    expect(format.short(1_234_567)).toBe("1.235M");
     expect(format.bytes(1023)).toBe("1,023 B");
     expect(format.bytes(1536)).toBe("1.5 KiB");
     expect(format.bytes(187e6)).toBe("178 MiB");

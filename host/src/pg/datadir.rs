@@ -20,11 +20,7 @@ pub enum DataDirError {
     )]
     InUse { dir: PathBuf, pid: Option<u32> },
     #[error("cannot {doing} {}: {source}; check its owner and mode, or choose another --data-dir", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "the host id in {} is damaged: expected h- and 16 hexadecimal digits; delete the file to get a new one",
         .path.display()
@@ -48,11 +44,7 @@ impl DataDir {
         let path = fs::canonicalize(path).map_err(|source| io_error("resolve", path, source))?;
         let lock = lock(&path)?;
         let host_id = host_id(&path.join("host-id"))?;
-        Ok(Self {
-            path,
-            host_id,
-            _lock: lock,
-        })
+        Ok(Self { path, host_id, _lock: lock })
     }
 
     /// The absolute path, without symbolic links.
@@ -75,11 +67,7 @@ impl DataDir {
 
 /// Root's embedded server runs as another user, who has to pass through; everything inside is closed on its own.
 fn top_mode() -> u32 {
-    if rustix::process::geteuid().is_root() {
-        0o711
-    } else {
-        0o700
-    }
+    if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 }
 }
 
 fn create_dir(path: &Path, mode: u32) -> Result<(), DataDirError> {
@@ -112,10 +100,7 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
             // The holder writes its pid after it has the lock, so the text may be missing for a moment.
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
-            return Err(DataDirError::InUse {
-                dir: dir.into(),
-                pid: holder.trim().parse().ok(),
-            });
+            return Err(DataDirError::InUse { dir: dir.into(), pid: holder.trim().parse().ok() });
         }
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
@@ -147,23 +132,14 @@ fn host_id(path: &Path) -> Result<HostId, DataDirError> {
 /// Writes beside the file and renames, so that a crash leaves no half a host id.
 fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .open(&draft)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&draft)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
     fs::rename(&draft, path)
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> DataDirError {
-    DataDirError::Io {
-        doing,
-        path: path.into(),
-        source,
-    }
+    DataDirError::Io { doing, path: path.into(), source }
 }
 
 #[cfg(test)]
@@ -180,12 +156,7 @@ mod tests {
             matches!(&refused, DataDirError::InUse { pid: Some(pid), .. } if *pid == std::process::id()),
             "{refused}"
         );
-        assert!(
-            refused
-                .to_string()
-                .contains(&format!("(pid {})", std::process::id())),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains(&format!("(pid {})", std::process::id())), "{refused}");
         drop(held);
         DataDir::open(&dir).unwrap();
     }

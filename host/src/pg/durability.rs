@@ -76,9 +76,7 @@ pub async fn check(pool: &PgPool) -> Result<Durability, DurabilityError> {
     .fetch_one(pool)
     .await?;
     if found.version_number < i32::try_from(OLDEST).unwrap_or(i32::MAX).saturating_mul(10_000) {
-        return Err(DurabilityError::TooOld {
-            version: found.version,
-        });
+        return Err(DurabilityError::TooOld { version: found.version });
     }
     if found.in_recovery {
         return Err(DurabilityError::Standby);
@@ -100,25 +98,15 @@ mod tests {
         let found = check(&database.pool).await.unwrap();
         assert!(found.is_durable() && found.warnings().is_empty(), "{found:?}");
         assert!(found.version_number >= 150_000, "{found:?}");
-        assert!(
-            found
-                .version
-                .starts_with(&(found.version_number / 10_000).to_string()),
-            "{found:?}"
-        );
+        assert!(found.version.starts_with(&(found.version_number / 10_000).to_string()), "{found:?}");
     }
 
     #[tokio::test]
     async fn relaxed_commits_are_noticed() {
         let database = testing::empty_database().await;
         let sql = format!("ALTER DATABASE {} SET synchronous_commit = off", database.name);
-        sqlx::query(sqlx::AssertSqlSafe(sql))
-            .execute(&database.pool)
-            .await
-            .unwrap();
-        let pool = crate::pg::pool::connect(&database.url, &Default::default())
-            .await
-            .unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&database.pool).await.unwrap();
+        let pool = crate::pg::pool::connect(&database.url, &Default::default()).await.unwrap();
         let found = check(&pool).await.unwrap();
         assert!(!found.is_durable());
         assert_eq!(found.warnings().len(), 1, "{:?}", found.warnings());

@@ -48,6 +48,7 @@ struct Shared {
 }
 
 /// Waits for a topic to grow. Made before the first read, it misses nothing that comes after.
+#[derive(Debug)]
 pub struct TopicWaiter(watch::Receiver<()>);
 
 impl NotifyHub {
@@ -65,10 +66,7 @@ impl NotifyHub {
             tasks.push(tokio::spawn(listener::run(shared.clone(), options)));
         }
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-        Self {
-            shared,
-            _tasks: Arc::new(tasks),
-        }
+        Self { shared, _tasks: Arc::new(tasks) }
     }
 
     /// Says that records were committed to a topic. Never blocks.
@@ -84,12 +82,7 @@ impl NotifyHub {
         if !topics.contains_key(&topic) {
             topics.retain(|_, waiters| waiters.receiver_count() > 0);
         }
-        TopicWaiter(
-            topics
-                .entry(topic)
-                .or_insert_with(|| watch::Sender::new(()))
-                .subscribe(),
-        )
+        TopicWaiter(topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe())
     }
 }
 
@@ -123,9 +116,7 @@ impl Shared {
             Some((sender, _)) if sender == self.sender => {}
             Some((_, "*")) => self.wake_all(),
             Some((_, ids)) => {
-                ids.split(',')
-                    .filter_map(|id| id.parse().ok())
-                    .for_each(|id| self.wake(TopicId(id)));
+                ids.split(',').filter_map(|id| id.parse().ok()).for_each(|id| self.wake(TopicId(id)));
             }
             None => {}
         }
@@ -148,9 +139,7 @@ async fn notify(shared: Arc<Shared>, pool: PgPool) {
         if topics.is_empty() {
             continue;
         }
-        let query = sqlx::query("SELECT pg_notify($1, $2)")
-            .bind(CHANNEL)
-            .bind(shared.payload(&topics));
+        let query = sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(shared.payload(&topics));
         match query.execute(&pool).await {
             Ok(_) => metrics::counter!("tidemill_notify_sent_total").increment(1),
             Err(sqlx::Error::PoolClosed) => return,

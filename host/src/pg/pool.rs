@@ -31,11 +31,7 @@ pub enum ConnectError {
         "Postgres at {target} refused the login of {user:?}: {reason}; check the user and the password in \
          --database-url, or ~/.pgpass"
     )]
-    Login {
-        target: String,
-        user: String,
-        reason: String,
-    },
+    Login { target: String, user: String, reason: String },
     #[error("Postgres at {target} has no database {database:?}; create it with: createdb {database}")]
     NoDatabase { target: String, database: String },
     #[error("Postgres at {target}: {source}")]
@@ -101,23 +97,14 @@ pub async fn connect(url: &str, settings: &PoolSettings) -> Result<PgPool, Conne
 /// The options of one session: for a connection beside the pool, such as the listener's.
 pub fn connect_options(url: &str, settings: &PoolSettings) -> Result<PgConnectOptions, ConnectError> {
     let options = parse_url(url)
-        .map_err(|error| ConnectError::Url {
-            url: redact_url(url),
-            reason: url_reason(error),
-        })?
+        .map_err(|error| ConnectError::Url { url: redact_url(url), reason: url_reason(error) })?
         .application_name(&settings.application_name);
     if settings.pooler {
         return Ok(options);
     }
     Ok(options.options([
-        (
-            "statement_timeout",
-            settings.statement_timeout.as_millis().to_string(),
-        ),
-        (
-            "idle_in_transaction_session_timeout",
-            settings.idle_in_transaction.as_millis().to_string(),
-        ),
+        ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", settings.idle_in_transaction.as_millis().to_string()),
         // The server finds out within a minute that a host is gone without a word, and lets go of its locks.
         ("tcp_keepalives_idle", "30".into()),
         ("tcp_keepalives_interval", "10".into()),
@@ -135,15 +122,13 @@ pub fn parse_url(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         _ if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             PgConnectOptions::from_str(url)
         }
-        _ => Err(sqlx::Error::Configuration(
-            "it does not start with postgres://".into(),
-        )),
+        _ => Err(sqlx::Error::Configuration("it does not start with postgres://".into())),
     }
 }
 
-/// Asks the server one thing over a connection of its own.
+/// Asks the server one thing over a connection of its own, to the database that every server has.
 pub async fn ping(url: &str) -> Result<(), sqlx::Error> {
-    attempt(&parse_url(url)?).await
+    attempt(&parse_url(url)?.database("postgres")).await
 }
 
 async fn attempt(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
@@ -162,14 +147,11 @@ async fn attempt(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
 }
 
 /// Whether an error may pass while a server starts: not reached, starting up or shutting down, too many clients.
-fn is_passing(error: &sqlx::Error) -> bool {
+pub fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
         sqlx::Error::Database(error) => {
-            matches!(
-                error.code().as_deref(),
-                Some("57P01" | "57P02" | "57P03" | "53300" | "08006")
-            )
+            matches!(error.code().as_deref(), Some("57P01" | "57P02" | "57P03" | "53300" | "08006"))
         }
         _ => false,
     }
@@ -182,14 +164,8 @@ fn explain(options: &PgConnectOptions, error: sqlx::Error) -> ConnectError {
         _ => String::new(),
     };
     match (error, code.as_str()) {
-        (sqlx::Error::Io(error), _) => ConnectError::Unreachable {
-            target,
-            reason: error.to_string(),
-        },
-        (sqlx::Error::Tls(error), _) => ConnectError::Unreachable {
-            target,
-            reason: error.to_string(),
-        },
+        (sqlx::Error::Io(error), _) => ConnectError::Unreachable { target, reason: error.to_string() },
+        (sqlx::Error::Tls(error), _) => ConnectError::Unreachable { target, reason: error.to_string() },
         (sqlx::Error::Database(error), "28P01" | "28000") => ConnectError::Login {
             target,
             user: options.get_username().into(),
@@ -199,10 +175,9 @@ fn explain(options: &PgConnectOptions, error: sqlx::Error) -> ConnectError {
             let database = options.get_database().unwrap_or(options.get_username()).into();
             ConnectError::NoDatabase { target, database }
         }
-        (sqlx::Error::Database(error), "57P01" | "57P02" | "57P03" | "53300") => ConnectError::Unreachable {
-            target,
-            reason: error.message().into(),
-        },
+        (sqlx::Error::Database(error), "57P01" | "57P02" | "57P03" | "53300") => {
+            ConnectError::Unreachable { target, reason: error.message().into() }
+        }
         (source, _) => ConnectError::Other { target, source },
     }
 }
@@ -233,13 +208,8 @@ pub fn redact_url(url: &str) -> String {
         text.replace_range(start + colon + 1..at, "***");
     }
     let mut from = 0;
-    while let Some(at) = text[from..]
-        .find("password=")
-        .map(|at| from + at + "password=".len())
-    {
-        let end = text[at..]
-            .find(['&', ' ', '#'])
-            .map_or(text.len(), |length| at + length);
+    while let Some(at) = text[from..].find("password=").map(|at| from + at + "password=".len()) {
+        let end = text[at..].find(['&', ' ', '#']).map_or(text.len(), |length| at + length);
         text.replace_range(at..end, "***");
         from = at;
     }
@@ -253,25 +223,13 @@ mod tests {
     #[test]
     fn urls_are_taken_as_psql_takes_them() {
         let options = parse_url("postgres://me@/flights?host=/run/pg").unwrap();
-        assert_eq!(
-            target(&options),
-            format!("/run/pg/.s.PGSQL.{}", options.get_port())
-        );
-        assert_eq!(
-            (options.get_username(), options.get_database()),
-            ("me", Some("flights"))
-        );
+        assert_eq!(target(&options), format!("/run/pg/.s.PGSQL.{}", options.get_port()));
+        assert_eq!((options.get_username(), options.get_database()), ("me", Some("flights")));
         let options = parse_url("postgresql://me:secret@db.example:6432/flights").unwrap();
         assert_eq!(target(&options), "db.example:6432");
         let options = parse_url("postgres://me@%2Frun%2Fpg:5433/flights").unwrap();
         assert_eq!(target(&options), "/run/pg/.s.PGSQL.5433");
-        for bad in [
-            "",
-            "localhost",
-            "mysql://a@b/c",
-            "host=localhost password=secret",
-            "postgres://a b:c",
-        ] {
+        for bad in ["", "localhost", "mysql://a@b/c", "host=localhost password=secret", "postgres://a b:c"] {
             assert!(parse_url(bad).is_err(), "{bad:?} was taken");
         }
     }
@@ -281,10 +239,7 @@ mod tests {
         let cases = [
             ("postgres://me:secret@host/db", "postgres://me:***@host/db"),
             ("postgres://me:se:c@ret/@host/db", "postgres://me:***@host/db"),
-            (
-                "postgres://me@host/db?password=secret&x=1",
-                "postgres://me@host/db?password=***&x=1",
-            ),
+            ("postgres://me@host/db?password=secret&x=1", "postgres://me@host/db?password=***&x=1"),
             ("host=a password=secret user=b", "host=a password=*** user=b"),
             ("postgres://me@/db?host=/run", "postgres://me@/db?host=/run"),
             ("nonsense", "nonsense"),
@@ -295,10 +250,7 @@ mod tests {
     }
 
     fn impatient() -> PoolSettings {
-        PoolSettings {
-            wait: Duration::ZERO,
-            ..PoolSettings::default()
-        }
+        PoolSettings { wait: Duration::ZERO, ..PoolSettings::default() }
     }
 
     #[tokio::test]
@@ -308,21 +260,13 @@ mod tests {
         drop(listener);
         let url = format!("postgres://me:secret@127.0.0.1:{port}/db");
         let error = connect(&url, &impatient()).await.unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("cannot reach Postgres at 127.0.0.1:{port}: ")),
-            "{error}"
-        );
-        assert!(
-            error.contains("leave out --database-url") && !error.contains("secret"),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("cannot reach Postgres at 127.0.0.1:{port}: ")), "{error}");
+        assert!(error.contains("leave out --database-url") && !error.contains("secret"), "{error}");
     }
 
     #[tokio::test]
     async fn a_bad_url_is_a_readable_error_without_the_password() {
-        let error = connect("postgres://me:secret@:bad/db", &impatient())
-            .await
-            .unwrap_err();
+        let error = connect("postgres://me:secret@:bad/db", &impatient()).await.unwrap_err();
         assert!(matches!(error, ConnectError::Url { .. }), "{error}");
         assert!(!error.to_string().contains("secret"), "{error}");
     }

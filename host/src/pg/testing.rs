@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::datadir::DataDir;
 use super::embedded::{EmbeddedOptions, EmbeddedServer, NAME};
+use super::migrate::migrate;
 use super::pool::{self, PoolSettings};
 
 /// A database of one test's own.
@@ -25,6 +26,11 @@ pub struct TestDatabase {
     pub name: String,
     pub url: String,
     pub pool: PgPool,
+}
+
+/// A database with the schema in it.
+pub async fn database() -> TestDatabase {
+    database_with("schema", |pool| async move { migrate(&pool).await.expect("migrating the template") }).await
 }
 
 /// A database with nothing in it.
@@ -62,20 +68,12 @@ async fn from_template(template: &str) -> TestDatabase {
         .await
         .expect("connecting to the test server");
     let sql = format!("CREATE DATABASE {name} TEMPLATE {template}");
-    sqlx::query(AssertSqlSafe(sql))
-        .execute(&mut connection)
-        .await
-        .expect("creating a test database");
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.expect("creating a test database");
     let _ = connection.close().await;
 
     let url = server.replace(&format!("/{NAME}?"), &format!("/{name}?"));
-    let settings = PoolSettings {
-        max_connections: 8,
-        ..PoolSettings::default()
-    };
-    let pool = pool::connect(&url, &settings)
-        .await
-        .expect("connecting to a test database");
+    let settings = PoolSettings { max_connections: 8, ..PoolSettings::default() };
+    let pool = pool::connect(&url, &settings).await.expect("connecting to a test database");
     TestDatabase { name, url, pool }
 }
 
@@ -86,52 +84,62 @@ fn server_url() -> &'static str {
     URL.get_or_init(|| {
         let (send, receive) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let dir = temporary_dir();
-                let _reaper = reaper(&dir);
-                let data_dir = DataDir::open(&dir).expect("a data directory");
+                let dir = TemporaryDir::new();
+                let data_dir = DataDir::open(dir.path()).expect("a data directory");
                 let server = EmbeddedServer::start(&data_dir, EmbeddedOptions::default())
                     .await
                     .expect("the test server");
-                send.send(server.url().to_owned())
-                    .expect("the test that waits for the server");
+                send.send(server.url().to_owned()).expect("the test that waits for the server");
                 std::future::pending::<()>().await;
             });
         });
-        receive
-            .recv()
-            .expect("the test server did not start; its error is above")
+        receive.recv().expect("the test server did not start; its error is above")
     })
 }
 
-/// Not made by `tempfile`, which would close it to the user that root's Postgres runs as.
-fn temporary_dir() -> PathBuf {
-    std::env::temp_dir().join(format!(
-        "tidemill-test-{}-{:08x}",
-        std::process::id(),
-        fastrand::u32(..)
-    ))
+/// A folder for a server of one's own. It goes, with a server that still runs in it, when the value is dropped or the
+/// process ends. Not made by `tempfile`, which would close it to the user that root's Postgres runs as.
+pub struct TemporaryDir {
+    path: PathBuf,
+    /// Cleans up when its standard input is closed.
+    reaper: Child,
 }
 
-/// Cleans up when this process is gone.
-fn reaper(dir: &Path) -> Child {
-    use std::os::unix::process::CommandExt;
-    const SCRIPT: &str = r#"
-        read -r _
-        pid=$(head -n 1 "$0/postgres/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid"
-        while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-        home=$(readlink "$0/postgres") && rm -rf "$home"
-        rm -rf "$0"
-    "#;
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(SCRIPT).arg(dir).process_group(0);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.spawn().expect("a shell that cleans up")
+/// `$0` is the folder. A server is told to stop at once and waited for; a link is there when root's server had to live
+/// elsewhere.
+const REAPER: &str = r#"
+    read -r _
+    pid=$(head -n 1 "$0/postgres/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
+    while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+    find "$0" -type l -name postgres -exec sh -c 'rm -rf "$(readlink "$1")"' _ {} \;
+    rm -rf "$0"
+"#;
+
+impl TemporaryDir {
+    #[allow(clippy::new_without_default, reason = "it creates a folder and a process")]
+    pub fn new() -> Self {
+        use std::os::unix::process::CommandExt;
+        let name = format!("tidemill-test-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let path = std::env::temp_dir().join(name);
+        let mut command = Command::new("sh");
+        // A group of its own: Ctrl-C ends the tests, and the cleaning goes on.
+        command.arg("-c").arg(REAPER).arg(&path).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let reaper = command.spawn().expect("a shell that cleans up");
+        Self { path, reaper }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        self.reaper.stdin.take();
+        let _ = self.reaper.wait();
+    }
 }

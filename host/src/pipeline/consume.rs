@@ -17,7 +17,7 @@ use super::stage::{Stage, StageError};
 use super::status::State;
 use crate::config::plan::{OnError, StageKind};
 use crate::ids::{Offset, Partition};
-use crate::log::Topic;
+use crate::log::{FetchError, Topic};
 use crate::log::offsets::Lease;
 use crate::plugin::{CallError, Header as PluginHeader, Instance, Message, Token};
 use crate::record::Record;
@@ -128,7 +128,7 @@ impl<'a> Task<'a> {
 
     fn explain(&self, error: ReplayError) -> StageError {
         match error {
-            ReplayError::OutOfRange { start, end, .. } => StageError::Fatal(format!(
+            ReplayError { source: FetchError::OutOfRange { start, end, .. }, .. } => StageError::Fatal(format!(
                 "group {} stands at offset {} of {} partition {}, but the log holds {start} up to {end}: the segment it \
                  needed has left Postgres; move the group with `tidemill group seek {} {} earliest`",
                 self.lease.group, self.offset, self.topic.name, self.lease.partition, self.lease.group, self.topic.name,

@@ -1,41 +1,30 @@
 //! From a plan to running stages, and from one plan to the next.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{Services, Stage, limits, plugin_kind};
+use super::component::{self, Component, ComponentError};
+use super::stage::{Services, Stage};
 use super::status::{PipelineStatus, StageCell};
 use super::supervisor::Running;
 use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan};
 use crate::config::{Change, StageKey, diff};
-use crate::config::plugins::{PluginFolders, PluginNotFound};
+use crate::config::plugins::PluginFolders;
 use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
 use crate::log::offsets::HEARTBEAT;
-use crate::pipeline::lint;
-use crate::plugin::{CallError, ColumnType, Descriptor, LoadError, Plugin, PluginEngine, Table as TableDescriptor};
+use crate::plugin::{ColumnType, Descriptor, PluginEngine, Table as TableDescriptor};
 use crate::tables::{self, ColumnSpec, Keeper, TableError, TableSpec, Tables};
 
 /// Why a plan was not applied. What ran before runs on.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     #[error("{stage}: {error}")]
-    NotFound { stage: String, error: PluginNotFound },
-    #[error("{stage}: cannot read {}: {error}", path.display())]
-    Unreadable { stage: String, path: PathBuf, error: std::io::Error },
-    #[error("{stage}: {}: {error}", path.display())]
-    Load { stage: String, path: PathBuf, error: LoadError },
-    #[error("{stage}: {error}")]
-    Describe { stage: String, error: CallError },
-    #[error("{stage}: the component's bytes have SHA-256 {found}, the pipeline file pins {wanted}")]
-    Pinned { stage: String, wanted: String, found: String },
-    #[error("{stage}: {}", problems.join("; "))]
-    Lint { stage: String, problems: Vec<String> },
+    Component { stage: String, error: ComponentError },
     #[error("topic {topic}: {error}")]
     Topic { topic: TopicName, error: LogError },
     #[error("{stage}: {error}")]
@@ -48,14 +37,10 @@ impl ApplyError {
     /// Whether the user's files are wrong (and not Postgres or the machine).
     pub fn is_validation(&self) -> bool {
         match self {
-            Self::NotFound { .. }
-            | Self::Load { .. }
-            | Self::Describe { .. }
-            | Self::Pinned { .. }
-            | Self::Lint { .. } => true,
+            Self::Component { error, .. } => !matches!(error, ComponentError::Unreadable { .. }),
             Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
-            Self::Unreadable { .. } | Self::Log { .. } => false,
+            Self::Log { .. } => false,
         }
     }
 }
@@ -64,6 +49,12 @@ impl ApplyError {
 #[derive(Clone)]
 pub struct Runtime {
     inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").finish_non_exhaustive()
+    }
 }
 
 struct Inner {
@@ -132,7 +123,9 @@ impl Runtime {
     async fn build(&self, pipeline: &PipelinePlan, plan: &StagePlan) -> Result<Stage, ApplyError> {
         let inner = &self.inner;
         let label = format!("{}/{}", pipeline.name, plan.name);
-        let (plugin, descriptor) = self.load(pipeline, plan, &label).await?;
+        let opened = component::open(&inner.engine, &inner.folders, &pipeline.file, plan).await;
+        let Component { plugin, descriptor, .. } =
+            opened.map_err(|error| ApplyError::Component { stage: label.clone(), error })?;
         let log = &inner.services.log;
         let in_log = |error| ApplyError::Log { stage: label.clone(), error };
         let mut outputs = BTreeMap::new();
@@ -153,44 +146,6 @@ impl Runtime {
         let cell = StageCell::new(pipeline.name.clone(), plan.clone(), descriptor.version.clone(), digest);
         let services = inner.services.clone();
         Ok(Stage { plan: plan.clone(), plugin, origin, input, outputs, tables, cell, services })
-    }
-
-    async fn load(
-        &self,
-        pipeline: &PipelinePlan,
-        plan: &StagePlan,
-        label: &str,
-    ) -> Result<(Plugin, Descriptor), ApplyError> {
-        let stage = || label.to_string();
-        let path = self
-            .inner
-            .folders
-            .find(&plan.plugin, &pipeline.file)
-            .map_err(|error| ApplyError::NotFound { stage: stage(), error })?;
-        let bytes = tokio::fs::read(&path)
-            .await
-            .map_err(|error| ApplyError::Unreadable { stage: stage(), path: path.clone(), error })?;
-        let plugin = self
-            .inner
-            .engine
-            .load(bytes, plugin_kind(plan.kind))
-            .await
-            .map_err(|error| ApplyError::Load { stage: stage(), path: path.clone(), error })?;
-        if let Some(wanted) = &plan.plugin.sha256 {
-            let found = plugin.digest().to_string();
-            if found.trim_start_matches("sha256:") != wanted {
-                return Err(ApplyError::Pinned { stage: stage(), wanted: wanted.clone(), found });
-            }
-        }
-        let descriptor = plugin
-            .describe(&limits(&plan.limits))
-            .await
-            .map_err(|error| ApplyError::Describe { stage: stage(), error })?;
-        let problems = lint::check(plan, &descriptor);
-        if !problems.is_empty() {
-            return Err(ApplyError::Lint { stage: stage(), problems });
-        }
-        Ok((plugin, descriptor))
     }
 
     async fn ensure_tables(

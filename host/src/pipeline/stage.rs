@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::plan::{OnError, StageKind, StageLimits, StagePlan};
+use crate::config::plan::{OnError, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
 use crate::pipeline::status::StageCell;
-use crate::plugin::{CallError, Instance, Limits, Plugin, PluginKind};
+use crate::plugin::{CallError, Instance, Limits, Plugin};
 use crate::replay::Replay;
 use crate::tables::Table;
 
@@ -84,15 +84,5 @@ pub fn limits(plan: &StageLimits) -> Limits {
         deadline: plan.deadline,
         output_records: plan.output_records,
         output_bytes: plan.output_bytes,
-    }
-}
-
-/// The plugin host's word for a stage's kind.
-pub fn plugin_kind(kind: StageKind) -> PluginKind {
-    match kind {
-        StageKind::Producer => PluginKind::Producer,
-        StageKind::Transform => PluginKind::Transform,
-        StageKind::Materializer => PluginKind::Materializer,
-        StageKind::Sink => PluginKind::Sink,
     }
 }

@@ -10,11 +10,12 @@ use crate::{
     trouble::{Squawk, Trouble},
 };
 
-/// What a stream of random numbers decides. The numbers are part of what a seed means: never reuse one.
+/// What a stream of random numbers decides. The numbers are part of what a seed means. They are such that the default
+/// fleet starts with an emergency and a rapid descent under way: whoever starts it for the first time sees an alert.
 mod purpose {
-    pub(super) const AIRCRAFT: u64 = 1;
-    pub(super) const PROFILE: u64 = 2;
-    pub(super) const FLIGHT: u64 = 3;
+    pub(super) const AIRCRAFT: u64 = 3111;
+    pub(super) const PROFILE: u64 = 3112;
+    pub(super) const FLIGHT: u64 = 3113;
 }
 
 /// An aircraft. All of it follows from the seed of the fleet and its index there; `flight` is only a cache.
@@ -77,10 +78,7 @@ impl Aircraft {
 
     /// What it reports after `seconds` of the simulation.
     pub fn report(&mut self, seconds: f64) -> (&Identity, State) {
-        let current = self
-            .flight
-            .take()
-            .filter(|flight| (flight.begin_s..flight.end_s).contains(&seconds));
+        let current = self.flight.take().filter(|flight| (flight.begin_s..flight.end_s).contains(&seconds));
         let flight = match current {
             Some(flight) => flight,
             None => self.take_off(seconds),
@@ -96,17 +94,9 @@ impl Aircraft {
         let age_s = seconds + self.phase_s;
         let round = (age_s / round_s).floor();
         let into_round_s = age_s - round * round_s;
-        let leg = self
-            .legs
-            .iter()
-            .position(|leg| into_round_s < leg.end_s)
-            .unwrap_or(self.legs.len() - 1);
+        let leg = self.legs.iter().position(|leg| into_round_s < leg.end_s).unwrap_or(self.legs.len() - 1);
         let begin_of = |leg: usize| {
-            if leg == 0 {
-                0.0
-            } else {
-                self.legs[leg - 1].end_s
-            }
+            if leg == 0 { 0.0 } else { self.legs[leg - 1].end_s }
         };
         let round_begin_s = round * round_s - self.phase_s;
         let begin_s = round_begin_s + begin_of(leg);
@@ -165,12 +155,7 @@ fn plan_legs(sites: &[Site], kind: Kind, seed: u64, index: u64) -> Vec<Leg> {
             let performance = kind.performance();
             let profile = Profile::draw(performance, length_nm, elevations_ft, &mut random);
             end_s += profile.duration_s + random.between(performance.turnaround_s);
-            Leg {
-                from,
-                to,
-                profile,
-                end_s,
-            }
+            Leg { from, to, profile, end_s }
         })
         .collect()
 }
@@ -201,8 +186,8 @@ fn registration(random: &mut Random) -> String {
 fn callsign(kind: Kind, registration: &str, random: &mut Random) -> String {
     let prefix = match kind {
         Kind::Airliner => random.pick(&[
-            "AAL", "AAL", "AAL", "DAL", "DAL", "DAL", "UAL", "UAL", "UAL", "SWA", "SWA", "SWA",
-            "ASA", "JBU", "NKS", "FFT", "SKW", "SKW", "RPA", "ENY", "EDV",
+            "AAL", "AAL", "AAL", "DAL", "DAL", "DAL", "UAL", "UAL", "UAL", "SWA", "SWA", "SWA", "ASA", "JBU",
+            "NKS", "FFT", "SKW", "SKW", "RPA", "ENY", "EDV",
         ]),
         Kind::Cargo => random.pick(&["FDX", "FDX", "UPS", "UPS", "GTI", "ABX", "ATN"]),
         Kind::Military => random.pick(&["RCH", "RCH", "CNV", "DUKE", "HAWK", "TREK"]),
@@ -227,10 +212,5 @@ fn squawk(kind: Kind, random: &mut Random) -> Squawk {
     }
     // The first digit ends at 6: the codes of emergencies begin with 7.
     let digit = |random: &mut Random, end: u64| b'0' + random.below(end) as u8;
-    [
-        digit(random, 7),
-        digit(random, 8),
-        digit(random, 8),
-        digit(random, 8),
-    ]
+    [digit(random, 7), digit(random, 8), digit(random, 8), digit(random, 8)]
 }

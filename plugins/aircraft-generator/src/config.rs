@@ -47,11 +47,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config {
-            aircraft: 500,
-            rate: 1_000.0,
-            seed: 1,
-        }
+        Config { aircraft: 500, rate: 1_000.0, seed: 1 }
     }
 }
 
@@ -60,10 +56,7 @@ impl Config {
     /// Says which value is out of range and what is allowed.
     pub fn check(self) -> Result<Self, String> {
         if !(1..=MAX_AIRCRAFT).contains(&self.aircraft) {
-            return Err(format!(
-                "config: `aircraft` is {}, but must be 1 to {MAX_AIRCRAFT}",
-                self.aircraft
-            ));
+            return Err(format!("config: `aircraft` is {}, but must be 1 to {MAX_AIRCRAFT}", self.aircraft));
         }
         if !(self.rate > 0.0 && self.rate <= MAX_RATE) {
             return Err(format!(

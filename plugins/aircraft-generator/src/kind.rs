@@ -95,9 +95,7 @@ impl Cruise {
     /// An altitude in feet above the sea for a flight whose higher end is at `ground_ft`.
     pub fn draw(self, ground_ft: f64, random: &mut Random) -> f64 {
         match self {
-            Cruise::FlightLevel(low, high) => {
-                (random.between((low, high)) / 1_000.0).round() * 1_000.0
-            }
+            Cruise::FlightLevel(low, high) => (random.between((low, high)) / 1_000.0).round() * 1_000.0,
             Cruise::AboveGround(low, high) => {
                 ((ground_ft + random.between((low, high))) / 500.0).round() * 500.0
             }

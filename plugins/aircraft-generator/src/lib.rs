@@ -48,17 +48,11 @@ impl Plugin for Generator {
     }
 
     fn new(config: Config) -> Result<Self, String> {
-        let Config {
-            aircraft,
-            rate,
-            seed,
-        } = config.check()?;
+        let Config { aircraft, rate, seed } = config.check()?;
         let network = Network::measure();
         Ok(Generator {
             rate,
-            fleet: (0..u64::from(aircraft))
-                .map(|index| Aircraft::new(seed, index, &network))
-                .collect(),
+            fleet: (0..u64::from(aircraft)).map(|index| Aircraft::new(seed, index, &network)).collect(),
             line: Vec::with_capacity(REPORT_BYTES),
         })
     }
@@ -79,11 +73,7 @@ impl Producer for Generator {
         }
         Ok(Production {
             emissions,
-            next: if complete {
-                schedule.next_call(now, poll.max_records)
-            } else {
-                now
-            },
+            next: if complete { schedule.next_call(now, poll.max_records) } else { now },
             position: schedule.to_bytes(),
         })
     }
@@ -118,9 +108,7 @@ impl Generator {
         let (identity, state) = self.fleet[index].report(seconds);
         let ts = moment.due.div_euclid(1_000);
         identity.write(&state, ts, &mut self.line);
-        Emission::new(self.line.as_slice())
-            .key(identity.id.as_bytes().to_vec())
-            .at(ts * 1_000)
+        Emission::new(self.line.as_slice()).key(identity.id.as_bytes().to_vec()).at(ts * 1_000)
     }
 }
 

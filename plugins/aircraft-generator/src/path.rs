@@ -41,12 +41,7 @@ impl Path {
         let left = normalised(cross(start, end));
         let course = cross(left, start);
         let angle = dot(course, end).atan2(dot(start, end));
-        Path {
-            start,
-            course,
-            left,
-            length_nm: angle * EARTH_RADIUS_NM,
-        }
+        Path { start, course, left, length_nm: angle * EARTH_RADIUS_NM }
     }
 
     /// The point `along_nm` down the course and `left_nm` beside it, where `slope` is the change of the latter by the
@@ -90,10 +85,7 @@ impl Weave {
         let envelope_change = TAU * envelope_sin * envelope_cos;
         let swing_change = TAU * self.swings * swing_cos;
         let change = envelope_change * swing_sin + envelope * swing_change;
-        (
-            self.width_nm * envelope * swing_sin,
-            self.width_nm * change / length_nm,
-        )
+        (self.width_nm * envelope * swing_sin, self.width_nm * change / length_nm)
     }
 
     /// The point of `path` after `along_nm`, with the swing.
@@ -110,11 +102,7 @@ fn unit_vector(site: Site) -> [f64; 3] {
 }
 
 fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [
-        a[1] * b[2] - a[2] * b[1],
-        a[2] * b[0] - a[0] * b[2],
-        a[0] * b[1] - a[1] * b[0],
-    ]
+    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {

@@ -61,8 +61,7 @@ impl Profile {
         let ground_ft = elevations_ft.0.max(elevations_ft.1);
         let cruise_kt = random.between(performance.cruise_kt);
         let cruise_ft = performance.cruise.draw(ground_ft, random);
-        let mut profile =
-            Profile::plan(performance, length_nm, elevations_ft, cruise_kt, cruise_ft);
+        let mut profile = Profile::plan(performance, length_nm, elevations_ft, cruise_kt, cruise_ft);
         let ramps_nm = profile.ramps_nm();
         let room_nm = length_nm * LONGEST_RAMPS;
         if ramps_nm > room_nm {
@@ -100,13 +99,7 @@ impl Profile {
             begin_s += phase.duration_s;
             begin_nm += phase.length_nm();
         }
-        Profile {
-            phases,
-            duration_s: begin_s,
-            cruise_ft,
-            from_ft,
-            to_ft,
-        }
+        Profile { phases, duration_s: begin_s, cruise_ft, from_ft, to_ft }
     }
 
     /// Seconds after the start between which it cruises.
@@ -125,16 +118,11 @@ impl Profile {
         let started = |phase: &&Phase| phase.begin_s <= seconds;
         let phase = self.phases.iter().rfind(started).unwrap_or(&self.phases[0]);
         let elapsed_s = (seconds - phase.begin_s).min(phase.duration_s);
-        let share = if phase.duration_s > 0.0 {
-            elapsed_s / phase.duration_s
-        } else {
-            1.0
-        };
+        let share = if phase.duration_s > 0.0 { elapsed_s / phase.duration_s } else { 1.0 };
         let (altitude_ft, vertical_fpm) = self.height(phase, share);
         let speed_kt = phase.begin_kt * (1.0 - share) + phase.end_kt * share;
         Progress {
-            distance_nm: phase.begin_nm
-                + (phase.begin_kt + speed_kt) / 2.0 * elapsed_s / SECONDS_PER_HOUR,
+            distance_nm: phase.begin_nm + (phase.begin_kt + speed_kt) / 2.0 * elapsed_s / SECONDS_PER_HOUR,
             speed_kt,
             altitude_ft,
             vertical_fpm,
@@ -148,43 +136,27 @@ impl Profile {
             Stage::Roll => (self.from_ft, 0.0),
             Stage::Climb => {
                 let gain_ft = self.cruise_ft - self.from_ft;
-                (
-                    self.from_ft + gain_ft * share * (1.5 - 0.5 * share),
-                    gain_ft * (1.5 - share) / minutes,
-                )
+                (self.from_ft + gain_ft * share * (1.5 - 0.5 * share), gain_ft * (1.5 - share) / minutes)
             }
             Stage::Cruise => (self.cruise_ft, 0.0),
             Stage::Descent => {
                 let loss_ft = self.cruise_ft - self.to_ft;
                 let rest = 1.0 - share;
-                (
-                    self.to_ft + loss_ft * rest * (0.6 + 0.4 * rest),
-                    -loss_ft * (0.6 + 0.8 * rest) / minutes,
-                )
+                (self.to_ft + loss_ft * rest * (0.6 + 0.4 * rest), -loss_ft * (0.6 + 0.8 * rest) / minutes)
             }
             Stage::Brake => (self.to_ft, 0.0),
         }
     }
 
     fn ramps_nm(&self) -> f64 {
-        let ramps = self
-            .phases
-            .iter()
-            .filter(|phase| phase.stage != Stage::Cruise);
+        let ramps = self.phases.iter().filter(|phase| phase.stage != Stage::Cruise);
         ramps.map(Phase::length_nm).sum()
     }
 }
 
 impl Phase {
     fn new(stage: Stage, duration_s: f64, begin_kt: f64, end_kt: f64) -> Self {
-        Phase {
-            stage,
-            begin_s: 0.0,
-            begin_nm: 0.0,
-            duration_s,
-            begin_kt,
-            end_kt,
-        }
+        Phase { stage, begin_s: 0.0, begin_nm: 0.0, duration_s, begin_kt, end_kt }
     }
 
     fn length_nm(&self) -> f64 {

@@ -79,9 +79,6 @@ mod tests {
             counts[random.below(10) as usize] += 1;
             assert!((0.0..1.0).contains(&random.unit()));
         }
-        assert!(
-            counts.iter().all(|count| (850..1_150).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (850..1_150).contains(count)), "{counts:?}");
     }
 }

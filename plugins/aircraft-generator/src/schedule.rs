@@ -52,13 +52,7 @@ pub struct Moment {
 impl Schedule {
     /// The first reports are those of the last [`BATCH`], so that something is there at once.
     pub fn start(now: Timestamp, rate: f64) -> Self {
-        Schedule {
-            anchor: now - BATCH,
-            simulated: 0,
-            made: 0,
-            rate,
-            next_aircraft: 0,
-        }
+        Schedule { anchor: now - BATCH, simulated: 0, made: 0, rate, next_aircraft: 0 }
     }
 
     /// Goes on from here at `now` and at `rate`. If the host's time has parted from the schedule, tells by how many
@@ -71,7 +65,7 @@ impl Schedule {
             self.rate = rate;
         }
         let Moment { due, simulated } = self.moment();
-        let lag = now - due;
+        let lag = now.saturating_sub(due);
         let parted = lag > MAX_LAG || lag < -(MAX_LAG + interval);
         if parted {
             self.anchor_at(now - BATCH, simulated);
@@ -99,10 +93,7 @@ impl Schedule {
     /// The moment of the next report.
     fn moment(&self) -> Moment {
         let offset = (self.made as f64 * SECOND as f64 / self.rate).ceil() as i64;
-        Moment {
-            due: self.anchor.saturating_add(offset),
-            simulated: self.simulated.saturating_add(offset),
-        }
+        Moment { due: self.anchor.saturating_add(offset), simulated: self.simulated.saturating_add(offset) }
     }
 
     fn anchor_at(&mut self, anchor: Timestamp, simulated: i64) {
@@ -144,5 +135,68 @@ impl Schedule {
             && schedule.rate > 0.0
             && schedule.simulated >= 0;
         sound.then_some(schedule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: Timestamp = 1_732_264_000_000_000;
+
+    #[test]
+    fn the_stored_form_is_as_it_was_released() {
+        let mut schedule = Schedule::start(NOW, 1_000.0);
+        for _ in 0..3 {
+            schedule.take(NOW);
+        }
+        schedule.next_aircraft = 3;
+        let mut expected = vec![1];
+        expected.extend((NOW - 200_000).to_le_bytes());
+        expected.extend([0; 8]);
+        expected.extend([3, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend(1_000.0_f64.to_le_bytes());
+        expected.extend([3, 0, 0, 0]);
+        assert_eq!(schedule.to_bytes(), expected);
+    }
+
+    #[test]
+    fn simulated_time_and_due_time_part_only_at_a_pause() {
+        let mut schedule = Schedule::start(NOW, 10.0);
+        let before = schedule.take(NOW).unwrap();
+        let later = NOW + 3_600 * SECOND;
+        assert_eq!(schedule.resume(NOW + BATCH, 10.0), None);
+        let lag = schedule.resume(later, 10.0).unwrap();
+        assert!((3_600 * SECOND..3_601 * SECOND).contains(&lag));
+        let after = schedule.take(later).unwrap();
+        assert_eq!(after.due, later - BATCH);
+        assert_eq!(after.simulated - before.simulated, SECOND / 10);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_read_again(
+            anchor in any::<i64>(),
+            simulated in 0..i64::MAX,
+            made in any::<u64>(),
+            rate in 0.001..200_000.0_f64,
+            next_aircraft in any::<u32>(),
+        ) {
+            let schedule = Schedule { anchor, simulated, made, rate, next_aircraft };
+            prop_assert_eq!(Schedule::from_bytes(&schedule.to_bytes()), Some(schedule));
+        }
+
+        /// Any bytes are either refused or a schedule that works.
+        #[test]
+        fn damaged_bytes_do_no_harm(mut bytes in prop::collection::vec(any::<u8>(), STORED_BYTES)) {
+            bytes[0] = VERSION;
+            if let Some(mut schedule) = Schedule::from_bytes(&bytes) {
+                schedule.resume(NOW, 1_000.0);
+                schedule.take(NOW);
+                prop_assert!(schedule.next_call(NOW, 1_000) > NOW);
+            }
+        }
     }
 }

@@ -68,9 +68,7 @@ impl Trouble {
     /// The emergency code, if there is an emergency now.
     pub fn squawk(&self, seconds: f64) -> Option<Squawk> {
         let emergency = self.emergency?;
-        (emergency.begin_s..emergency.end_s)
-            .contains(&seconds)
-            .then_some(emergency.squawk)
+        (emergency.begin_s..emergency.end_s).contains(&seconds).then_some(emergency.squawk)
     }
 
     /// Feet below the planned height, and the change of the height by it in feet per minute.
@@ -96,11 +94,7 @@ impl Emergency {
             draw -= share;
         }
         let begin_s = random.between((begin_s, end_s));
-        Some(Emergency {
-            begin_s,
-            end_s: begin_s + random.between(EMERGENCY_S),
-            squawk,
-        })
+        Some(Emergency { begin_s, end_s: begin_s + random.between(EMERGENCY_S), squawk })
     }
 }
 
@@ -129,16 +123,10 @@ impl Dive {
         let recovered_s = elapsed_s - self.down_s - self.hold_s;
         if elapsed_s < self.down_s {
             let (share, change) = smooth_step(elapsed_s / self.down_s);
-            (
-                self.drop_ft * share,
-                -self.drop_ft * change / self.down_s * 60.0,
-            )
+            (self.drop_ft * share, -self.drop_ft * change / self.down_s * 60.0)
         } else {
             let (share, change) = smooth_step(recovered_s / self.up_s);
-            (
-                self.drop_ft * (1.0 - share),
-                self.drop_ft * change / self.up_s * 60.0,
-            )
+            (self.drop_ft * (1.0 - share), self.drop_ft * change / self.up_s * 60.0)
         }
     }
 }
@@ -146,8 +134,5 @@ impl Dive {
 /// From 0 to 1 without a kink, and its slope; flat outside `0..1`.
 fn smooth_step(share: f64) -> (f64, f64) {
     let share = share.clamp(0.0, 1.0);
-    (
-        share * share * (3.0 - 2.0 * share),
-        6.0 * share * (1.0 - share),
-    )
+    (share * share * (3.0 - 2.0 * share), 6.0 * share * (1.0 - share))
 }

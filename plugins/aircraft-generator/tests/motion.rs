@@ -9,9 +9,7 @@ const HOUR: f64 = 3_600.0;
 
 fn fleet(count: u64) -> Vec<Aircraft> {
     let network = Network::measure();
-    (0..count)
-        .map(|index| Aircraft::new(1, index, &network))
-        .collect()
+    (0..count).map(|index| Aircraft::new(1, index, &network)).collect()
 }
 
 fn state(aircraft: &mut Aircraft, seconds: f64) -> State {
@@ -28,10 +26,7 @@ fn the_fleet_stays_over_the_continental_united_states() {
             assert!((-125.0..-66.9).contains(&state.lon), "{state:?}");
             assert!((-100.0..45_000.0).contains(&state.altitude_ft), "{state:?}");
             assert!((0.0..545.0).contains(&state.speed_kt), "{state:?}");
-            assert!(
-                (-8_000.0..6_100.0).contains(&state.vertical_fpm),
-                "{state:?}"
-            );
+            assert!((-8_000.0..6_100.0).contains(&state.vertical_fpm), "{state:?}");
         }
     }
 }
@@ -45,10 +40,7 @@ fn an_aircraft_moves_as_its_speed_and_its_heading_say() {
             let moved = airports::distance_nm((before.lat, before.lon), (after.lat, after.lon));
             let expected = (before.speed_kt + after.speed_kt) / 2.0 * 10.0 / HOUR;
             // A landing or a take-off within the ten seconds is no even change; weaving is a little longer.
-            assert!(
-                (moved - expected).abs() < 0.05 * expected + 0.15,
-                "{before:?} {after:?}"
-            );
+            assert!((moved - expected).abs() < 0.05 * expected + 0.15, "{before:?} {after:?}");
             let mut turned = (after.heading - before.heading).abs();
             turned = turned.min(360.0 - turned);
             let flying = before.speed_kt > 1.0 && after.speed_kt > 1.0;
@@ -158,4 +150,12 @@ fn rapid_descents_are_rare_and_come_from_high_up() {
     }
     // Four hours of 2,000 aircraft: about one in an hour for 40 to 120 of them.
     assert!((40..200).contains(&rapid.len()), "{}", rapid.len());
+}
+
+#[test]
+fn the_default_fleet_starts_with_something_to_see() {
+    let mut fleet = fleet(500);
+    let states: Vec<_> = fleet.iter_mut().map(|aircraft| state(aircraft, 1.0)).collect();
+    assert!(states.iter().any(|state| state.squawk == *b"7700" || state.squawk == *b"7600"));
+    assert!(states.iter().any(|state| state.vertical_fpm <= -4_000.0));
 }

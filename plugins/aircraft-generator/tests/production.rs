@@ -10,12 +10,7 @@ const SECOND: i64 = 1_000_000;
 const MAX_RECORDS: u32 = 10_000;
 
 fn fleet(aircraft: u32, rate: f64) -> Generator {
-    Generator::new(Config {
-        aircraft,
-        rate,
-        seed: 1,
-    })
-    .unwrap()
+    Generator::new(Config { aircraft, rate, seed: 1 }).unwrap()
 }
 
 fn poll(generator: &mut Generator, position: Option<Vec<u8>>, now: i64) -> Production {
@@ -28,22 +23,11 @@ fn poll_at_most(
     now: i64,
     max_records: u32,
 ) -> Production {
-    generator
-        .produce(Poll {
-            position,
-            now,
-            max_records,
-        })
-        .unwrap()
+    generator.produce(Poll { position, now, max_records }).unwrap()
 }
 
 /// Calls whenever the producer asks for it until `end`, and returns all records.
-fn run(
-    generator: &mut Generator,
-    position: &mut Option<Vec<u8>>,
-    mut now: i64,
-    end: i64,
-) -> Vec<Emission> {
+fn run(generator: &mut Generator, position: &mut Option<Vec<u8>>, mut now: i64, end: i64) -> Vec<Emission> {
     let mut emissions = Vec::new();
     while now < end {
         let production = poll(generator, position.take(), now);
@@ -105,13 +89,7 @@ fn a_call_that_was_not_committed_is_repeated_exactly() {
 
 #[test]
 fn the_rate_is_honoured_slow_and_fast() {
-    for (rate, seconds) in [
-        (0.5, 60),
-        (7.0, 60),
-        (1_000.0, 10),
-        (20_000.0, 3),
-        (200_000.0, 1),
-    ] {
+    for (rate, seconds) in [(0.5, 60), (7.0, 60), (1_000.0, 10), (20_000.0, 3), (200_000.0, 1)] {
         let mut position = None;
         let mut generator = fleet(500, rate);
         let emissions = run(&mut generator, &mut position, NOW, NOW + seconds * SECOND);
@@ -164,11 +142,7 @@ fn after_a_pause_the_fleet_goes_on_from_where_it_was_without_a_burst() {
     let production = poll(&mut generator, position, later);
     let after = production.emissions;
     assert!((200..=201).contains(&after.len()), "{}", after.len());
-    assert!(
-        timestamps(&after)
-            .iter()
-            .all(|ts| (later - 200_000..=later).contains(ts))
-    );
+    assert!(timestamps(&after).iter().all(|ts| (later - 200_000..=later).contains(ts)));
 
     let last = before.iter().rfind(|e| e.key == after[0].key).unwrap();
     let (was, is) = (place(last), place(&after[0]));
@@ -203,10 +177,7 @@ fn rate_and_size_of_the_fleet_may_change_between_restarts() {
         let mut generator = fleet(aircraft, rate);
         let end = now + 10 * SECOND;
         let made = run(&mut generator, &mut position, now, end).len() as f64;
-        assert!(
-            (made - 10.0 * rate).abs() <= rate * 0.21 + 1.0,
-            "{made} at {rate}/s"
-        );
+        assert!((made - 10.0 * rate).abs() <= rate * 0.21 + 1.0, "{made} at {rate}/s");
         now = end;
     }
 }
@@ -215,11 +186,8 @@ fn rate_and_size_of_the_fleet_may_change_between_restarts() {
 fn a_position_of_another_version_is_a_fatal_failure() {
     let mut generator = fleet(500, 1_000.0);
     for position in [vec![], vec![9; 37], b"not a position".to_vec()] {
-        let failure = generator.produce(Poll {
-            position: Some(position),
-            now: NOW,
-            max_records: MAX_RECORDS,
-        });
+        let failure =
+            generator.produce(Poll { position: Some(position), now: NOW, max_records: MAX_RECORDS });
         assert!(matches!(failure, Err(Failure::Fatal(_))));
     }
 }
@@ -237,21 +205,15 @@ fn a_configuration_out_of_range_says_what_is_allowed() {
         assert!(error.contains(word), "{error}");
     }
     assert!(serde_json::from_str::<Config>(r#"{"rates": 1}"#).is_err());
-    assert_eq!(
-        serde_json::from_str::<Config>("{}").unwrap(),
-        Config::default()
-    );
+    assert_eq!(serde_json::from_str::<Config>("{}").unwrap(), Config::default());
 }
 
 #[test]
 fn the_schema_tells_the_defaults_and_the_keys() {
-    let schema: serde_json::Value =
-        serde_json::from_str(&Generator::describe().config_schema).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&Generator::describe().config_schema).unwrap();
     let properties = schema["properties"].as_object().unwrap();
-    let defaults: serde_json::Map<_, _> = properties
-        .iter()
-        .map(|(name, property)| (name.clone(), property["default"].clone()))
-        .collect();
+    let defaults: serde_json::Map<_, _> =
+        properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
     assert_eq!(defaults.len(), 3);
     let config: Config = serde_json::from_value(defaults.into()).unwrap();
     assert_eq!(config, Config::default());
@@ -259,10 +221,7 @@ fn the_schema_tells_the_defaults_and_the_keys() {
 
 fn place(emission: &Emission) -> (f64, f64) {
     let report: serde_json::Value = serde_json::from_slice(&emission.payload).unwrap();
-    (
-        report["lat"].as_f64().unwrap(),
-        report["lon"].as_f64().unwrap(),
-    )
+    (report["lat"].as_f64().unwrap(), report["lon"].as_f64().unwrap())
 }
 
 proptest! {

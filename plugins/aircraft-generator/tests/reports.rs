@@ -83,10 +83,7 @@ fn headings_are_from_0_to_below_360() {
         (-90.0, r#""heading":270.0,"#),
         (180.0, r#""heading":180.0,"#),
     ] {
-        let report = write(&State {
-            heading,
-            ..CRUISING
-        });
+        let report = write(&State { heading, ..CRUISING });
         assert!(report.contains(written), "{report}");
     }
 }

@@ -48,13 +48,7 @@ pub fn distance_nm(from: (f64, f64), to: (f64, f64)) -> f64 {
 }
 
 const fn civil(code: &'static str, lat: f64, lon: f64, elevation_ft: f64, traffic: u8) -> Airport {
-    Airport {
-        code,
-        lat,
-        lon,
-        elevation_ft,
-        traffic,
-    }
+    Airport { code, lat, lon, elevation_ft, traffic }
 }
 
 const fn base(code: &'static str, lat: f64, lon: f64, elevation_ft: f64) -> Airport {
@@ -172,27 +166,17 @@ mod tests {
         for airport in &AIRPORTS {
             assert!((25.0..48.5).contains(&airport.lat), "{}", airport.code);
             assert!((-123.5..-69.0).contains(&airport.lon), "{}", airport.code);
-            assert!(
-                (0.0..6_000.0).contains(&airport.elevation_ft),
-                "{}",
-                airport.code
-            );
+            assert!((0.0..6_000.0).contains(&airport.elevation_ft), "{}", airport.code);
         }
     }
 
     #[test]
     fn distances_are_those_of_the_flight_planners() {
         // Great-circle distances as published for these pairs, to a third of a percent (the Earth is not a sphere).
-        for (from, to, nm) in [
-            ("KJFK", "KLAX", 2_150.0),
-            ("KATL", "KORD", 526.0),
-            ("KSEA", "KMIA", 2_363.0),
-        ] {
+        for (from, to, nm) in [("KJFK", "KLAX", 2_150.0), ("KATL", "KORD", 526.0), ("KSEA", "KMIA", 2_363.0)]
+        {
             let measured = distance_nm(at(from), at(to));
-            assert!(
-                (measured - nm).abs() < nm / 300.0,
-                "{from}-{to}: {measured}"
-            );
+            assert!((measured - nm).abs() < nm / 300.0, "{from}-{to}: {measured}");
         }
         assert_eq!(distance_nm(at("KDEN"), at("KDEN")), 0.0);
     }

@@ -45,11 +45,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config {
-            approach_nm: 25.0,
-            approach_ft: 6_000,
-            rapid_descent_fpm: 4_000,
-        }
+        Config { approach_nm: 25.0, approach_ft: 6_000, rapid_descent_fpm: 4_000 }
     }
 }
 
@@ -63,14 +59,11 @@ impl Config {
                 self.approach_nm
             ));
         }
-        for (name, value) in [
-            ("approach_ft", self.approach_ft),
-            ("rapid_descent_fpm", self.rapid_descent_fpm),
-        ] {
+        for (name, value) in
+            [("approach_ft", self.approach_ft), ("rapid_descent_fpm", self.rapid_descent_fpm)]
+        {
             if !(1..=60_000).contains(&value) {
-                return Err(format!(
-                    "config: `{name}` is {value}, but must be 1 to 60000"
-                ));
+                return Err(format!("config: `{name}` is {value}, but must be 1 to 60000"));
             }
         }
         Ok(self)

@@ -10,9 +10,7 @@ mod config;
 mod report;
 
 use serde::Serialize;
-use tidemill_plugin::{
-    Descriptor, Emission, Failure, Message, Outcome, Plugin, Refusal, Transform,
-};
+use tidemill_plugin::{Descriptor, Emission, Failure, Message, Outcome, Plugin, Refusal, Transform};
 
 pub use crate::config::Config;
 use crate::{alert::Alert, approach::Approach, config::CONFIG_SCHEMA, report::Report};
@@ -34,10 +32,7 @@ impl Plugin for FlightWatch {
             "Finds approaches to airports, emergencies and rapid descents in position reports",
         )
         .config_schema(CONFIG_SCHEMA)
-        .port(
-            ALERTS,
-            "Emergency squawks and rapid descents, one record for each report that shows one",
-        )
+        .port(ALERTS, "Emergency squawks and rapid descents, one record for each report that shows one")
     }
 
     fn new(config: Config) -> Result<Self, String> {

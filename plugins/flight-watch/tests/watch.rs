@@ -32,9 +32,7 @@ fn message(payload: impl Into<Vec<u8>>) -> Message {
 
 fn watch_with(config: Config, payloads: Vec<String>) -> Outcome {
     let mut watch = FlightWatch::new(config).unwrap();
-    watch
-        .process(payloads.into_iter().map(message).collect())
-        .unwrap()
+    watch.process(payloads.into_iter().map(message).collect()).unwrap()
 }
 
 fn watch(changes: Value) -> Vec<(Option<String>, Value)> {
@@ -46,10 +44,7 @@ fn watch(changes: Value) -> Vec<(Option<String>, Value)> {
         .map(|emission| {
             assert_eq!(emission.key.as_deref(), Some(b"a3f2c1".as_slice()));
             assert_eq!(emission.input, Some(0));
-            (
-                emission.port,
-                serde_json::from_slice(&emission.payload).unwrap(),
-            )
+            (emission.port, serde_json::from_slice(&emission.payload).unwrap())
         })
         .collect()
 }
@@ -62,8 +57,7 @@ fn a_report_in_cruise_leads_to_nothing() {
 #[test]
 fn a_low_descent_near_a_major_airport_is_an_approach() {
     // KJFK is at 40.6413, -73.7781: 0.2 degrees of latitude are 12 nautical miles.
-    let changes =
-        json!({"lat": 40.4413, "lon": -73.7781, "altitude": 4_000, "vertical_rate": -704});
+    let changes = json!({"lat": 40.4413, "lon": -73.7781, "altitude": 4_000, "vertical_rate": -704});
     let [(port, approach)] = watch(changes).try_into().unwrap();
     assert_eq!(port, None);
     assert_eq!(
@@ -100,11 +94,9 @@ fn heights_count_from_the_airport() {
 
 #[test]
 fn an_emergency_squawk_is_an_alert() {
-    for (squawk, meaning) in [
-        ("7500", "unlawful interference"),
-        ("7600", "radio failure"),
-        ("7700", "general emergency"),
-    ] {
+    for (squawk, meaning) in
+        [("7500", "unlawful interference"), ("7600", "radio failure"), ("7700", "general emergency")]
+    {
         let [(port, alert)] = watch(json!({"squawk": squawk})).try_into().unwrap();
         assert_eq!(port.as_deref(), Some("alerts"));
         let message = format!("UAL1234 squawks {squawk} ({meaning}) at 35,000 ft");
@@ -124,10 +116,7 @@ fn a_rapid_descent_is_an_alert_from_the_configured_rate_on() {
     let [(port, alert)] = watch(json!({"vertical_rate": -4_032})).try_into().unwrap();
     assert_eq!(port.as_deref(), Some("alerts"));
     assert_eq!(alert["alert"], "rapid_descent");
-    assert_eq!(
-        alert["message"],
-        "UAL1234 descends at 4,032 ft/min through 35,000 ft"
-    );
+    assert_eq!(alert["message"], "UAL1234 descends at 4,032 ft/min through 35,000 ft");
     assert_eq!(watch(json!({"vertical_rate": -3_968})), []);
 
     let config = serde_json::from_value(json!({"rapid_descent_fpm": 3_000})).unwrap();
@@ -140,10 +129,7 @@ fn one_report_may_show_everything_at_once() {
     let found = watch(json!({
         "lat": 40.6, "lon": -73.8, "altitude": 5_000, "vertical_rate": -6_016, "squawk": "7700",
     }));
-    let kinds: Vec<_> = found
-        .iter()
-        .map(|(port, value)| (port.as_deref(), &value["alert"]))
-        .collect();
+    let kinds: Vec<_> = found.iter().map(|(port, value)| (port.as_deref(), &value["alert"])).collect();
     assert_eq!(
         kinds,
         [
@@ -174,11 +160,7 @@ fn a_wrong_payload_is_rejected_by_the_name_of_its_field_and_the_rest_goes_on() {
         })
         .collect();
     assert_eq!(reasons.len(), 3);
-    for (number, word) in [
-        (0, "line 1"),
-        (1, "field `altitude`"),
-        (2, "missing field `callsign`"),
-    ] {
+    for (number, word) in [(0, "line 1"), (1, "field `altitude`"), (2, "missing field `callsign`")] {
         assert_eq!(reasons[number].0, number as u32);
         assert!(reasons[number].1.contains(word), "{}", reasons[number].1);
     }
@@ -191,9 +173,7 @@ fn a_configuration_out_of_range_says_what_is_allowed() {
         (json!({"approach_ft": 60_001}), "60000"),
         (json!({"approach_nm": -1}), "above 0"),
     ] {
-        let error = FlightWatch::new(serde_json::from_value(config).unwrap())
-            .err()
-            .unwrap();
+        let error = FlightWatch::new(serde_json::from_value(config).unwrap()).err().unwrap();
         assert!(error.contains(word), "{error}");
     }
     assert!(serde_json::from_value::<Config>(json!({"approach": 1})).is_err());
@@ -203,13 +183,8 @@ fn a_configuration_out_of_range_says_what_is_allowed() {
 fn the_schema_tells_the_defaults_and_the_keys() {
     let schema: Value = serde_json::from_str(&FlightWatch::describe().config_schema).unwrap();
     let properties = schema["properties"].as_object().unwrap();
-    let defaults: serde_json::Map<_, _> = properties
-        .iter()
-        .map(|(name, property)| (name.clone(), property["default"].clone()))
-        .collect();
+    let defaults: serde_json::Map<_, _> =
+        properties.iter().map(|(name, property)| (name.clone(), property["default"].clone())).collect();
     assert_eq!(defaults.len(), 3);
-    assert_eq!(
-        serde_json::from_value::<Config>(defaults.into()).unwrap(),
-        Config::default()
-    );
+    assert_eq!(serde_json::from_value::<Config>(defaults.into()).unwrap(), Config::default());
 }

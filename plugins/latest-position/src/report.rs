@@ -77,10 +77,7 @@ impl<'a> Report<'a> {
         in_range("heading", self.heading, 0.0, 360.0)?;
         in_range("speed", self.speed, 0.0, f64::MAX)?;
         if self.ts.checked_mul(1_000).is_none() {
-            return Err(format!(
-                "payload: field `ts`: {} is no time in milliseconds",
-                self.ts
-            ));
+            return Err(format!("payload: field `ts`: {} is no time in milliseconds", self.ts));
         }
         Ok(())
     }

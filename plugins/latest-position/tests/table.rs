@@ -23,16 +23,11 @@ fn materialize(payloads: &[String]) -> Changes {
             payload: payload.clone().into(),
         })
         .collect();
-    LatestPosition::new(NoConfig {})
-        .unwrap()
-        .materialize(batch)
-        .unwrap()
+    LatestPosition::new(NoConfig {}).unwrap().materialize(batch).unwrap()
 }
 
 fn report(id: &str, ts: i64) -> String {
-    REPORT
-        .replace("a3f2c1", id)
-        .replace("1732264000123", &ts.to_string())
+    REPORT.replace("a3f2c1", id).replace("1732264000123", &ts.to_string())
 }
 
 fn row(change: &Change) -> &[Value] {
@@ -71,44 +66,26 @@ fn a_report_becomes_a_row_in_the_order_of_the_columns() {
 
 #[test]
 fn of_the_reports_of_one_aircraft_only_the_newest_crosses_the_boundary() {
-    let batch = [
-        report("a", 5),
-        report("b", 1),
-        report("a", 9),
-        report("a", 7),
-        report("b", 1),
-    ];
+    let batch = [report("a", 5), report("b", 1), report("a", 9), report("a", 7), report("b", 1)];
     let changes = materialize(&batch);
-    let kept: Vec<_> = changes
-        .changes
-        .iter()
-        .map(|change| (change.input, row(&change.change)[10].clone()))
-        .collect();
+    let kept: Vec<_> =
+        changes.changes.iter().map(|change| (change.input, row(&change.change)[10].clone())).collect();
     // Of equally old reports the last counts, as it would if each were applied in turn.
-    assert_eq!(
-        kept,
-        [(2, Value::timestamp(9_000)), (4, Value::timestamp(1_000))]
-    );
+    assert_eq!(kept, [(2, Value::timestamp(9_000)), (4, Value::timestamp(1_000))]);
 }
 
 #[test]
 fn a_wrong_payload_is_rejected_by_the_name_of_its_field_and_the_rest_goes_on() {
     let cases = [
         ("not JSON".to_owned(), "line 1"),
-        (
-            REPORT.replace(r#""lat":39.12345,"#, ""),
-            "missing field `lat`",
-        ),
+        (REPORT.replace(r#""lat":39.12345,"#, ""), "missing field `lat`"),
         (REPORT.replace("-98.0", r#""west""#), "field `lon`"),
         (REPORT.replace("39.12345", "91.0"), "field `lat`"),
         (REPORT.replace("271.3", "360.1"), "field `heading`"),
         (REPORT.replace("451.2", "-1.0"), "field `speed`"),
         (REPORT.replace("35000", "35000.5"), "field `altitude`"),
         (REPORT.replace("a3f2c1", ""), "field `id`"),
-        (
-            REPORT.replace("1732264000123", "9223372036854775807"),
-            "field `ts`",
-        ),
+        (REPORT.replace("1732264000123", "9223372036854775807"), "field `ts`"),
     ];
     let mut payloads: Vec<_> = cases.iter().map(|(payload, _)| payload.clone()).collect();
     payloads.push(REPORT.to_owned());
@@ -126,9 +103,7 @@ fn a_wrong_payload_is_rejected_by_the_name_of_its_field_and_the_rest_goes_on() {
 
 #[test]
 fn escapes_and_unknown_fields_are_understood() {
-    let payload = REPORT
-        .replace("UAL1234", r"UAL\u00341")
-        .replace("{", r#"{"extra":[1],"#);
+    let payload = REPORT.replace("UAL1234", r"UAL\u00341").replace("{", r#"{"extra":[1],"#);
     let changes = materialize(&[payload]);
     assert_eq!(row(&changes.changes[0].change)[1], Value::from("UAL41"));
 }

@@ -28,10 +28,7 @@ impl Plugin for LogSink {
     }
 
     fn new(_: NoConfig) -> Result<Self, String> {
-        Ok(LogSink {
-            messages: 0,
-            deliveries: 0,
-        })
+        Ok(LogSink { messages: 0, deliveries: 0 })
     }
 }
 

@@ -27,10 +27,7 @@ impl Descriptor {
     /// A further output port, beside `default`, which every transform and producer has.
     #[must_use]
     pub fn port(mut self, name: &str, description: &str) -> Self {
-        self.ports.push(Port {
-            name: name.to_owned(),
-            description: description.to_owned(),
-        });
+        self.ports.push(Port { name: name.to_owned(), description: description.to_owned() });
         self
     }
 
@@ -57,10 +54,7 @@ impl Table {
     /// Adds a column. Rows carry their values in the order of the columns.
     #[must_use]
     pub fn column(mut self, name: &str, type_: ColumnType) -> Self {
-        self.columns.push(Column {
-            name: name.to_owned(),
-            type_,
-        });
+        self.columns.push(Column { name: name.to_owned(), type_ });
         self
     }
 

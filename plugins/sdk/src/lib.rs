@@ -64,8 +64,8 @@ pub use bindings::producer::exports::tidemill::plugin::producing::{Poll, Product
 pub use bindings::sink::exports::tidemill::plugin::delivering::Token;
 pub use bindings::transform::exports::tidemill::plugin::transforming::Outcome;
 pub use bindings::transform::tidemill::plugin::types::{
-    Column, ColumnType, Descriptor, Emission, Failure, Header, Message, Port, Refusal, Refused,
-    RetryHint, Table, Timestamp,
+    Column, ColumnType, Descriptor, Emission, Failure, Header, Message, Port, Refusal, Refused, RetryHint,
+    Table, Timestamp,
 };
 pub use lifecycle::{NoConfig, Plugin};
 pub use materializer::Materializer;

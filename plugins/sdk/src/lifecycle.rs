@@ -69,14 +69,10 @@ pub(crate) fn configure<T: Instance>(config: &str) -> Result<(), String> {
 }
 
 /// Calls `work` with the plugin that `configure` made.
-pub(crate) fn with<T: Instance, R>(
-    work: impl FnOnce(&mut T) -> Result<R, Failure>,
-) -> Result<R, Failure> {
+pub(crate) fn with<T: Instance, R>(work: impl FnOnce(&mut T) -> Result<R, Failure>) -> Result<R, Failure> {
     T::slot().with_borrow_mut(|slot| match slot {
         Some(plugin) => work(plugin),
-        None => Err(Failure::fatal(
-            "not configured: call `configure` before any work",
-        )),
+        None => Err(Failure::fatal("not configured: call `configure` before any work")),
     })
 }
 
@@ -89,8 +85,8 @@ fn log_panics() {
 /// The lifecycle is one interface in WIT and one generated trait for each world.
 macro_rules! implement_lifecycle {
     ($world:ident, $kind:path) => {
-        impl<T: $kind + Instance>
-            crate::bindings::$world::exports::tidemill::plugin::lifecycle::Guest for Exported<T>
+        impl<T: $kind + Instance> crate::bindings::$world::exports::tidemill::plugin::lifecycle::Guest
+            for Exported<T>
         {
             fn describe() -> Descriptor {
                 describe::<T>()
@@ -107,3 +103,92 @@ implement_lifecycle!(producer, crate::Producer);
 implement_lifecycle!(transform, crate::Transform);
 implement_lifecycle!(materializer, crate::Materializer);
 implement_lifecycle!(sink, crate::Sink);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Message, Outcome, Transform,
+        bindings::transform::exports::tidemill::plugin::{lifecycle::Guest as _, transforming::Guest as _},
+    };
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Limit {
+        limit: usize,
+    }
+
+    struct AtMost(usize);
+
+    impl Plugin for AtMost {
+        type Config = Limit;
+
+        fn describe() -> Descriptor {
+            Descriptor::new("at-most", "1.2.3", "Fails batches above a limit")
+        }
+
+        fn new(config: Limit) -> Result<Self, String> {
+            match config.limit {
+                0 => Err("`limit` is 0, but must be 1 or more".to_owned()),
+                limit => Ok(AtMost(limit)),
+            }
+        }
+    }
+
+    impl Transform for AtMost {
+        fn process(&mut self, batch: Vec<Message>) -> Result<Outcome, Failure> {
+            if batch.len() > self.0 {
+                return Err(Failure::retry("too many", None));
+            }
+            Ok(Outcome::new())
+        }
+    }
+
+    crate::export_transform!(AtMost);
+
+    type Component = Exported<AtMost>;
+
+    #[test]
+    fn a_component_is_described_configured_and_then_works() {
+        assert_eq!(Component::describe().version, "1.2.3");
+        let early = Component::process(Vec::new()).unwrap_err();
+        assert!(matches!(early, Failure::Fatal(reason) if reason.contains("configure")));
+
+        assert_eq!(Component::configure(r#"{"limit":1}"#.to_owned()), Ok(()));
+        assert_eq!(Component::process(vec![message()]), Ok(Outcome::new()));
+        let failure = Component::process(vec![message(), message()]);
+        assert!(matches!(failure, Err(Failure::Retry(_))));
+    }
+
+    #[test]
+    fn a_wrong_configuration_is_told_and_leaves_the_plugin_as_it_was() {
+        Component::configure(r#"{"limit":1}"#.to_owned()).unwrap();
+        for (config, word) in [
+            ("{}", "missing field `limit`"),
+            (r#"{"limits":1}"#, "unknown field `limits`"),
+            (r#"{"limit":0}"#, "must be 1 or more"),
+        ] {
+            let error = Component::configure(config.to_owned()).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(Component::process(vec![message()]), Ok(Outcome::new()));
+    }
+
+    #[test]
+    fn no_config_takes_an_empty_object_only() {
+        assert!(serde_json::from_str::<NoConfig>("{}").is_ok());
+        assert!(serde_json::from_str::<NoConfig>(r#"{"a":1}"#).is_err());
+    }
+
+    fn message() -> Message {
+        Message {
+            partition: 0,
+            offset: 0,
+            timestamp: 0,
+            attempt: 1,
+            key: None,
+            headers: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! Materializers: batches of messages into changes of declared tables.
 
 use crate::{
-    Change, Changes, Exported, Failure, Instance, Message, Plugin, Refusal, Refused, RowChange,
-    Timestamp, Value, bindings::materializer::exports::tidemill::plugin::materializing, lifecycle,
+    Change, Changes, Exported, Failure, Instance, Message, Plugin, Refusal, Refused, RowChange, Timestamp,
+    Value, bindings::materializer::exports::tidemill::plugin::materializing, lifecycle,
 };
 
 /// Turns batches of messages into row changes, which the host applies in the commit of the offset.
@@ -32,10 +32,7 @@ impl Changes {
     /// No change, nothing refused.
     #[must_use]
     pub fn new() -> Self {
-        Changes {
-            changes: Vec::new(),
-            refusals: Vec::new(),
-        }
+        Changes { changes: Vec::new(), refusals: Vec::new() }
     }
 
     /// Replaces a whole row of `table`: one value for each column, in the order of the descriptor.
@@ -54,11 +51,7 @@ impl Changes {
     }
 
     fn push(&mut self, input: u32, table: &str, change: Change) {
-        self.changes.push(RowChange {
-            input,
-            table: table.to_owned(),
-            change,
-        });
+        self.changes.push(RowChange { input, table: table.to_owned(), change });
     }
 }
 

@@ -21,8 +21,7 @@ impl Message {
     /// # Errors
     /// A reject if it is not UTF-8.
     pub fn text(&self) -> Result<&str, Refusal> {
-        str::from_utf8(&self.payload)
-            .map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
+        str::from_utf8(&self.payload).map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
     }
 
     /// The value of the first header of this name.
@@ -98,10 +97,7 @@ impl Emission {
     /// Adds a header; names may repeat.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(Header {
-            name: name.to_owned(),
-            value: value.into(),
-        });
+        self.headers.push(Header { name: name.to_owned(), value: value.into() });
         self
     }
 
@@ -141,9 +137,83 @@ impl Failure {
 
     /// A passing trouble: the same batch comes again, after `micros` or after the host's own back-off.
     pub fn retry(reason: impl Into<String>, micros: Option<u64>) -> Self {
-        Failure::Retry(RetryHint {
-            reason: reason.into(),
-            after: micros,
-        })
+        Failure::Retry(RetryHint { reason: reason.into(), after: micros })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: &[u8]) -> Message {
+        Message {
+            partition: 3,
+            offset: 4,
+            timestamp: 5,
+            attempt: 1,
+            key: Some(b"key".to_vec()),
+            headers: vec![Header { name: "trace".to_owned(), value: b"1".to_vec() }],
+            payload: payload.into(),
+        }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Flight {
+        legs: Vec<Leg>,
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Leg {
+        nm: u32,
+    }
+
+    fn reason(refusal: Refusal) -> String {
+        match refusal {
+            Refusal::Reject(reason) => reason,
+            Refusal::Retry(_) => panic!("not a reject"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_payload_is_told_by_the_path_of_its_field() {
+        let fault = |payload: &[u8]| reason(message(payload).json::<Flight>().unwrap_err());
+        assert!(fault(br#"{"legs":[{"nm":1},{"nm":-1}]}"#).contains("field `legs[1].nm`"));
+        assert!(fault(br#"{"legs":[{}]}"#).contains("missing field `nm`"));
+        assert!(fault(b"{}").contains("missing field `legs`"));
+        assert!(fault(b"").contains("EOF"));
+        assert!(fault(br#"{"legs":[]} trailing"#).contains("trailing"));
+        assert!(reason(message(b"\xff").text().unwrap_err()).contains("UTF-8"));
+    }
+
+    #[test]
+    fn a_copy_keeps_all_but_the_place() {
+        let copy = Emission::copy_of(message(b"payload"));
+        assert_eq!(copy.key.as_deref(), Some(b"key".as_slice()));
+        assert_eq!(copy.timestamp, Some(5));
+        assert_eq!(copy.payload, b"payload");
+        assert_eq!(copy.headers[0].name, "trace");
+        assert_eq!((copy.input, copy.port), (None, None));
+    }
+
+    #[test]
+    fn an_emission_is_built_in_steps() {
+        let emission = Emission::json(&[1, 2])
+            .unwrap()
+            .port("alerts")
+            .key(b"k".to_vec())
+            .header("a", "1")
+            .at(9)
+            .from_input(7);
+        let expected = Emission {
+            input: Some(7),
+            port: Some("alerts".to_owned()),
+            key: Some(b"k".to_vec()),
+            headers: vec![Header { name: "a".to_owned(), value: b"1".to_vec() }],
+            timestamp: Some(9),
+            payload: b"[1,2]".to_vec(),
+        };
+        assert_eq!(emission, expected);
+        assert_eq!(message(b"").header("trace"), Some(b"1".as_slice()));
+        assert_eq!(message(b"").header("Trace"), None);
     }
 }

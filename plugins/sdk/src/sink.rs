@@ -31,10 +31,7 @@ macro_rules! export_sink {
 }
 
 /// Runs `work` on each message and collects what it refuses.
-pub fn refuse_each(
-    batch: &[Message],
-    mut work: impl FnMut(&Message) -> Result<(), Refusal>,
-) -> Vec<Refused> {
+pub fn refuse_each(batch: &[Message], mut work: impl FnMut(&Message) -> Result<(), Refusal>) -> Vec<Refused> {
     (0..)
         .zip(batch)
         .filter_map(|(input, message)| {

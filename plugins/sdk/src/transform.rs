@@ -33,10 +33,7 @@ impl Outcome {
     /// Nothing emitted, nothing refused.
     #[must_use]
     pub fn new() -> Self {
-        Outcome {
-            emissions: Vec::new(),
-            refusals: Vec::new(),
-        }
+        Outcome { emissions: Vec::new(), refusals: Vec::new() }
     }
 
     /// Runs `work` on each message. Its emissions get the message's index as their input unless they name one, and
@@ -81,5 +78,40 @@ impl Default for Outcome {
 impl<T: Transform + Instance> transforming::Guest for Exported<T> {
     fn process(batch: Vec<Message>) -> Result<Outcome, Failure> {
         lifecycle::with(|plugin: &mut T| plugin.process(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: &str) -> Message {
+        Message {
+            partition: 0,
+            offset: 0,
+            timestamp: 0,
+            attempt: 1,
+            key: None,
+            headers: Vec::new(),
+            payload: payload.into(),
+        }
+    }
+
+    #[test]
+    fn each_names_the_input_and_a_refused_message_leaves_no_emissions() {
+        let batch = ["1", "x", "2"].map(message);
+        let outcome = Outcome::each(&batch, |message, outcome| {
+            outcome.emit(Emission::new("before"));
+            let number: u32 = message.json()?;
+            outcome.emit(Emission::new(number.to_string()).from_input(0));
+            Ok(())
+        });
+        let emitted: Vec<_> =
+            outcome.emissions.iter().map(|emission| (emission.input, emission.payload.as_slice())).collect();
+        let expected: [(Option<u32>, &[u8]); 4] =
+            [(Some(0), b"before"), (Some(0), b"1"), (Some(2), b"before"), (Some(0), b"2")];
+        assert_eq!(emitted, expected);
+        assert_eq!(outcome.refusals.len(), 1);
+        assert_eq!(outcome.refusals[0].input, 1);
     }
 }

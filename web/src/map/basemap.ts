@@ -87,7 +87,7 @@ export class Basemap {
   draw(context: CanvasRenderingContext2D, size: Size, ratio: number, camera: Camera, palette: Palette): void {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = palette.water;
-    context.fillRect(0, 0, size.width * ratio, size.height * ratio);
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
     const scale = camera.scale * ratio;
     context.setTransform(
       scale, 0, 0, scale,

@@ -55,7 +55,7 @@ export class Painter {
     const edge = markSize(zoom, scene.fleet.aircraft.size, size.width);
     if (this.sheet?.size !== edge || this.sheet.ratio !== ratio) this.sheet = new MarkSheet(edge, ratio, palette);
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, size.width * ratio, size.height * ratio);
+    context.clearRect(0, 0, context.canvas.width, context.canvas.height);
     this.drawn = place(size, camera, scene, now, edge);
     const selected = scene.selected === null ? undefined : this.drawn.find((d) => d.aircraft.id === scene.selected);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);

@@ -59,7 +59,7 @@ export function apiError(caught: unknown): ApiError {
     return { status: 0, code: "timeout", message: "the host did not answer in time", hint: "" };
   }
   if (caught instanceof TypeError) {
-    return { status: 0, code: "unreachable", message: "the host does not answer", hint: "is `tidemill up` still running?" };
+    return { status: 0, code: "unreachable", message: "the host does not answer", hint: "check that tidemill up is still running" };
   }
   const message = caught instanceof Error ? caught.message : String(caught);
   return { status: 0, code: "failed", message, hint: "" };

@@ -31,11 +31,12 @@ export class MapPage implements Page {
   private readonly streamPanel = new StreamPanel();
   private readonly detail: DetailCard;
   private readonly tooltip = h("div", { class: "tooltip", "aria-hidden": true, hidden: true });
-  private readonly feed = h("p", { class: "feed", role: "status" }, h("span", { class: "feed-dot" }), h("span", { class: "feed-label" }), h("span", { class: "feed-detail" }));
+  private readonly feed = h("p", { class: "feed" }, h("span", { class: "feed-dot" }), h("span", { class: "feed-label" }), h("span", { class: "feed-detail" }));
   private readonly missing = h("div", { class: "missing", hidden: true });
   private readonly announce = h("p", { class: "sr", role: "status", "aria-live": "polite" });
   private readonly stream: Stream;
   private timer: number | undefined;
+  private hostAway = false;
 
   constructor() {
     this.stream = new Stream({
@@ -60,9 +61,14 @@ export class MapPage implements Page {
     this.element = h(
       "div",
       { class: "map-page" },
+      h("h1", { class: "sr" }, "Live map of aircraft"),
       h("div", { class: "map-cell" }, this.map.element, this.feed, this.controls(), this.tooltip, this.missing, this.keys()),
-      h("div", { class: "left-column" }, this.detail.element, this.aircraftPanel.element),
-      h("div", { class: "right-column" }, this.streamPanel.summary, this.alerts.element, this.streamPanel.details),
+      h(
+        "div",
+        { class: "side" },
+        h("div", { class: "left-column" }, this.detail.element, this.aircraftPanel.element),
+        h("div", { class: "right-column" }, this.streamPanel.summary, this.alerts.element, this.streamPanel.details),
+      ),
       this.announce,
     );
   }
@@ -89,6 +95,12 @@ export class MapPage implements Page {
 
   onHost(view: HostView): void {
     this.streamPanel.update(view);
+    // The host is back: no need to sit out the rest of the wait.
+    if (this.hostAway && !view.failing) {
+      this.stream.retryNow();
+      this.alerts.retryNow();
+    }
+    this.hostAway = view.failing !== null;
   }
 
   onTheme(): void {
@@ -104,6 +116,8 @@ export class MapPage implements Page {
     const aircraft = id === null ? undefined : this.fleet.aircraft.get(id);
     if (changed && aircraft) setText(this.announce, `Selected ${aircraft.report.callsign}, ${KIND_NAMES[aircraft.report.kind]}`);
     this.refresh();
+    // Where the panels lie below the map, the details may be out of sight.
+    if (changed && aircraft) this.detail.element.scrollIntoView({ block: "nearest" });
   }
 
   private follow(follow: boolean): void {
@@ -141,6 +155,8 @@ export class MapPage implements Page {
     const feed = describeFeed(this.stream.state, last, Date.now());
     const [dot, label, detail] = this.feed.children;
     if (!dot || !label || !detail) return;
+    // Spoken when it changes for better or worse; the seconds that count down are for the eye.
+    if (this.feed.dataset.tone !== undefined && this.feed.dataset.tone !== feed.tone) setText(this.announce, `Map data: ${feed.label}`);
     this.feed.dataset.tone = feed.tone;
     setText(label, feed.label);
     setText(detail, feed.tone === "live" ? `${whole(this.fleet.aircraft.size)} aircraft` : feed.detail);

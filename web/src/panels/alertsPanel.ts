@@ -45,6 +45,10 @@ export class AlertsPanel {
     this.stream.stop();
   }
 
+  retryNow(): void {
+    this.stream.retryNow();
+  }
+
   update(): void {
     const now = Date.now();
     const incidents = this.incidents.list(now).slice(0, SHOWN_MAX);

@@ -50,7 +50,7 @@ export class StreamPanel {
       "section",
       { class: "panel stream-panel", "aria-labelledby": "stream-title" },
       h("header", { class: "panel-head" }, h("h2", { id: "stream-title" }, "Stream"), h("a", { class: "more", href: "#/pipelines" }, "Pipelines")),
-      h("div", { class: "throughput" }, h("p", { class: "throughput-now" }, this.rate, h("span", { class: "unit" }, "messages/s")), this.spark.element),
+      h("div", { class: "throughput" }, h("p", { class: "throughput-now" }, this.rate, h("span", { class: "unit" }, "messages/s in all topics")), this.spark.element),
       tiles,
     );
     this.details = h(
@@ -66,7 +66,9 @@ export class StreamPanel {
     );
   }
 
-  update({ status, at }: HostView): void {
+  update({ status, at, failing }: HostView): void {
+    toggle(this.summary, "is-stale", failing !== null);
+    toggle(this.details, "is-stale", failing !== null);
     if (!status) return;
     const now = totalRate(status);
     if (at !== this.lastAt) {
@@ -160,14 +162,15 @@ function updateStage(line: HTMLElement, stage: Stage): void {
 }
 
 function topicLine(): HTMLElement {
-  return h("li", { class: "topic-line" }, h("a", {}), h("span", { class: "topic-records" }));
+  return h("li", { class: "topic-line" }, h("a", {}), h("span", { class: "topic-rate" }), h("span", { class: "topic-records" }));
 }
 
 function updateTopic(line: HTMLElement, topic: Topic): void {
-  const [name, records] = parts(line);
+  const [name, speed, records] = parts(line);
   if (name) {
     setText(name, topic.name);
     name.setAttribute("href", `#/topics/${encodeURIComponent(topic.name)}`);
   }
+  if (speed) setText(speed, `${rate(topic.recordsPerSecond)}/s`);
   if (records) setText(records, whole(topic.records));
 }

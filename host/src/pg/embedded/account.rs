@@ -33,10 +33,7 @@ impl Account {
             return Ok(Self::Same);
         }
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        CANDIDATES
-            .iter()
-            .find_map(|name| entry(&passwd, name))
-            .ok_or(NoAccount)
+        CANDIDATES.iter().find_map(|name| entry(&passwd, name)).ok_or(NoAccount)
     }
 
     /// The numeric user id that files of the server belong to.
@@ -77,11 +74,7 @@ impl Account {
     /// lists, mounts and security modules count too.
     pub fn can_run_in(&self, program: &Path, dir: &Path) -> bool {
         let mut command = self.command(program);
-        command
-            .arg("--version")
-            .current_dir(dir)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("--version").current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
 }
@@ -91,11 +84,7 @@ fn entry(passwd: &str, wanted: &str) -> Option<Account> {
         let mut fields = line.split(':');
         let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
         let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-        (name == wanted && uid != 0).then(|| Account::Other {
-            name: name.into(),
-            uid,
-            gid,
-        })
+        (name == wanted && uid != 0).then(|| Account::Other { name: name.into(), uid, gid })
     })
 }
 
@@ -107,11 +96,7 @@ mod tests {
     fn an_entry_is_found_by_its_whole_name() {
         let passwd =
             "root:x:0:0::/root:/bin/sh\npostgresql:x:7:7::/:/bin/sh\npostgres:x:101:104:a,b:/x:/bin/sh\n";
-        let account = Account::Other {
-            name: "postgres".into(),
-            uid: 101,
-            gid: 104,
-        };
+        let account = Account::Other { name: "postgres".into(), uid: 101, gid: 104 };
         assert_eq!(entry(passwd, "postgres"), Some(account));
         assert_eq!(entry(passwd, "nobody"), None);
     }

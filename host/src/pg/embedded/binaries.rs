@@ -52,9 +52,7 @@ pub struct Binaries {
 impl Binaries {
     /// Finds the programs. `wanted` is the major version of data that already exists.
     pub fn find(named: Option<&Path>, wanted: Option<u32>) -> Result<Self, BinariesError> {
-        let variable = std::env::var_os(VARIABLE)
-            .filter(|dir| !dir.is_empty())
-            .map(PathBuf::from);
+        let variable = std::env::var_os(VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let found = match named.map(Path::to_path_buf).or(variable) {
             Some(dir) => vec![at(&dir).map_err(|reason| BinariesError::Named { dir, reason })?],
             None => candidates().iter().filter_map(|dir| at(dir).ok()).collect(),
@@ -73,30 +71,20 @@ fn choose(found: Vec<Binaries>, wanted: Option<u32>) -> Result<Binaries, Binarie
     let versions = || found.iter().map(|binaries| binaries.version);
     let fits = |binaries: &Binaries| wanted.is_none_or(|major| binaries.version.major == major);
     if !versions().any(|version| version.major >= OLDEST) {
-        return Err(BinariesError::None {
-            too_old: versions().collect(),
-        });
+        return Err(BinariesError::None { too_old: versions().collect() });
     }
-    match found
-        .iter()
-        .find(|binaries| binaries.version.major >= OLDEST && fits(binaries))
-    {
+    match found.iter().find(|binaries| binaries.version.major >= OLDEST && fits(binaries)) {
         Some(binaries) => Ok(binaries.clone()),
-        None => Err(BinariesError::Mismatch {
-            wanted: wanted.unwrap_or(OLDEST),
-            found: versions().collect(),
-        }),
+        None => {
+            Err(BinariesError::Mismatch { wanted: wanted.unwrap_or(OLDEST), found: versions().collect() })
+        }
     }
 }
 
 /// Folders to look into, best first, each once.
 fn candidates() -> Vec<PathBuf> {
     let mut dirs = debian_dirs(Path::new("/usr/lib/postgresql"));
-    dirs.extend(
-        (OLDEST..OLDEST + 10)
-            .rev()
-            .map(|major| format!("/usr/pgsql-{major}/bin").into()),
-    );
+    dirs.extend((OLDEST..OLDEST + 10).rev().map(|major| format!("/usr/pgsql-{major}/bin").into()));
     if let Some(dir) = output("pg_config", "--bindir") {
         dirs.push(dir.trim().into());
     }
@@ -112,14 +100,10 @@ fn candidates() -> Vec<PathBuf> {
 /// Debian and Ubuntu keep one folder for each major version; the newest first.
 fn debian_dirs(root: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    let mut majors: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
-        .collect();
+    let mut majors: Vec<u32> =
+        entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
     majors.sort_unstable_by(|a, b| b.cmp(a));
-    majors
-        .iter()
-        .map(|major| root.join(major.to_string()).join("bin"))
-        .collect()
+    majors.iter().map(|major| root.join(major.to_string()).join("bin")).collect()
 }
 
 /// The programs in a folder, or in its `bin`.
@@ -138,15 +122,8 @@ fn at(dir: &Path) -> Result<Binaries, String> {
 }
 
 fn output(program: impl AsRef<OsStr>, argument: &str) -> Option<String> {
-    let output = Command::new(program)
-        .arg(argument)
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = Command::new(program).arg(argument).stdin(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Version {
@@ -168,19 +145,11 @@ impl fmt::Display for Version {
 
 fn list(versions: &[Version]) -> String {
     let names: Vec<String> = versions.iter().map(Version::to_string).collect();
-    format!(
-        "{} {}",
-        names.join(", "),
-        if names.len() == 1 { "was" } else { "were" }
-    )
+    format!("{} {}", names.join(", "), if names.len() == 1 { "was" } else { "were" })
 }
 
 fn found(too_old: &[Version]) -> String {
-    if too_old.is_empty() {
-        String::new()
-    } else {
-        format!(" (only {} found)", list(too_old))
-    }
+    if too_old.is_empty() { String::new() } else { format!(" (only {} found)", list(too_old)) }
 }
 
 #[cfg(test)]
@@ -188,19 +157,13 @@ mod tests {
     use super::*;
 
     fn binaries(major: u32) -> Binaries {
-        Binaries {
-            dir: format!("/pg/{major}").into(),
-            version: Version { major, minor: 1 },
-        }
+        Binaries { dir: format!("/pg/{major}").into(), version: Version { major, minor: 1 } }
     }
 
     #[test]
     fn versions_are_read_as_each_packager_writes_them() {
         let parse = |text| Version::parse(text).map(|v| v.to_string());
-        assert_eq!(
-            parse("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(),
-            Some("15.18")
-        );
+        assert_eq!(parse("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").as_deref(), Some("15.18"));
         assert_eq!(parse("postgres (PostgreSQL) 18.4\n").as_deref(), Some("18.4"));
         assert_eq!(parse("postgres (PostgreSQL) 19devel\n").as_deref(), Some("19.0"));
         assert_eq!(parse("some other program 3.1\n"), None);
@@ -212,21 +175,13 @@ mod tests {
         assert_eq!(pick(None).unwrap().version.major, 17);
         assert_eq!(pick(Some(15)).unwrap().version.major, 15);
         let error = pick(Some(16)).unwrap_err();
-        assert!(
-            matches!(error, BinariesError::Mismatch { wanted: 16, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, BinariesError::Mismatch { wanted: 16, .. }), "{error}");
     }
 
     #[test]
     fn a_server_that_is_too_old_is_named() {
-        let error = choose(vec![binaries(13), binaries(11)], None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("only 13.1, 11.1 were found") && error.contains("make setup"),
-            "{error}"
-        );
+        let error = choose(vec![binaries(13), binaries(11)], None).unwrap_err().to_string();
+        assert!(error.contains("only 13.1, 11.1 were found") && error.contains("make setup"), "{error}");
         let error = choose(vec![], None).unwrap_err().to_string();
         assert!(error.contains("on this machine; run"), "{error}");
     }
@@ -245,9 +200,6 @@ mod tests {
             std::fs::create_dir(temp.path().join(name)).unwrap();
         }
         let dirs = debian_dirs(temp.path());
-        assert_eq!(
-            dirs,
-            ["17/bin", "15/bin", "9/bin"].map(|dir| temp.path().join(dir))
-        );
+        assert_eq!(dirs, ["17/bin", "15/bin", "9/bin"].map(|dir| temp.path().join(dir)));
     }
 }

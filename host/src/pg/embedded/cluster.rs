@@ -16,11 +16,7 @@ pub enum ClusterError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     #[error("cannot {doing} {}: {source}", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 /// Creates the cluster unless it is there. Blocks for a second or two the first time. Says whether it did.
@@ -51,15 +47,7 @@ fn initdb(dir: &Path, binaries: &Binaries, account: &Account) -> Result<(), Clus
         .command(&program)
         .arg("--pgdata")
         .arg(dir)
-        .args([
-            "--username",
-            super::NAME,
-            "--encoding",
-            "UTF8",
-            "--locale",
-            "C",
-            "--data-checksums",
-        ])
+        .args(["--username", super::NAME, "--encoding", "UTF8", "--locale", "C", "--data-checksums"])
         .args(["--auth-local", "trust", "--auth-host", "reject"])
         .output()
         .map_err(|source| io_error("run", &program, source))?;
@@ -67,10 +55,7 @@ fn initdb(dir: &Path, binaries: &Binaries, account: &Account) -> Result<(), Clus
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(ClusterError::Initdb {
-        dir: dir.into(),
-        output: text.trim().replace('\n', "; "),
-    })
+    Err(ClusterError::Initdb { dir: dir.into(), output: text.trim().replace('\n', "; ") })
 }
 
 /// Whether this build of Postgres compresses with lz4: some come with `pglz` only. Asked of the program itself, before
@@ -78,21 +63,11 @@ fn initdb(dir: &Path, binaries: &Binaries, account: &Account) -> Result<(), Clus
 pub fn has_lz4(cluster: &Path, binaries: &Binaries, account: &Account) -> bool {
     let mut command = account.command(&binaries.program("postgres"));
     command
-        .args([
-            "-C",
-            "default_toast_compression",
-            "-c",
-            "default_toast_compression=lz4",
-            "-D",
-        ])
+        .args(["-C", "default_toast_compression", "-c", "default_toast_compression=lz4", "-D"])
         .arg(cluster);
     command.output().is_ok_and(|output| output.status.success())
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> ClusterError {
-    ClusterError::Io {
-        doing,
-        path: path.into(),
-        source,
-    }
+    ClusterError::Io { doing, path: path.into(), source }
 }

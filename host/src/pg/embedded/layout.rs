@@ -53,11 +53,7 @@ pub enum LayoutError {
     #[error("the folder {} must belong to user id {uid} and be closed to others (mode 0700); remove it", .dir.display())]
     NotPrivate { dir: PathBuf, uid: u32 },
     #[error("cannot {doing} {}: {source}", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
 /// The places of one embedded server, all absolute.
@@ -94,6 +90,13 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Removes the socket's folder where it is in a shared place. Only an empty one goes.
+    pub fn tidy_up(&self) {
+        if !self.sockets.starts_with(&self.home) {
+            let _ = fs::remove_dir(&self.sockets);
+        }
+    }
+
     /// A URL that psql and every driver take. The name `localhost` only fills the place of a host: some URL parsers
     /// refuse a user name without one, and the `host` parameter goes before it.
     pub fn url(&self, sockets: &Path, port: u16) -> String {
@@ -115,10 +118,7 @@ fn place_home(data_dir: &DataDir, account: &Account, program: &Path) -> Result<P
         return canonical(&wanted);
     };
     if !account.can_run_in(program, Path::new("/")) {
-        return Err(LayoutError::Programs {
-            user: user.clone(),
-            program: program.into(),
-        });
+        return Err(LayoutError::Programs { user: user.clone(), program: program.into() });
     }
     let is_new = !wanted.exists();
     if is_new {
@@ -129,18 +129,12 @@ fn place_home(data_dir: &DataDir, account: &Account, program: &Path) -> Result<P
         return Ok(home);
     }
     if !is_empty(&home) {
-        return Err(LayoutError::Unreachable {
-            user: user.clone(),
-            home,
-        });
+        return Err(LayoutError::Unreachable { user: user.clone(), home });
     }
     fs::remove_dir(&home).map_err(|source| io_error("remove the empty folder", &home, source))?;
     let home = elsewhere(data_dir.host_id().0.as_ref())?;
     if !account.can_run_in(program, &home) {
-        return Err(LayoutError::Unreachable {
-            user: user.clone(),
-            home,
-        });
+        return Err(LayoutError::Unreachable { user: user.clone(), home });
     }
     symlink(&home, &wanted).map_err(|source| io_error("create the link", &wanted, source))?;
     tracing::info!(
@@ -179,9 +173,7 @@ fn socket_dir(home: &Path, host_id: &str, account: &Account) -> PathBuf {
 /// and `mkdir` may not have honoured the mode: both are checked, because the folder is the server's password.
 pub(super) fn private_dir(dir: &Path, account: &Account) -> Result<(), LayoutError> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
-        Ok(()) => account
-            .own(dir)
-            .map_err(|source| io_error("hand over", dir, source))?,
+        Ok(()) => account.own(dir).map_err(|source| io_error("hand over", dir, source))?,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(io_error("create the folder", dir, source)),
     }
@@ -189,10 +181,7 @@ pub(super) fn private_dir(dir: &Path, account: &Account) -> Result<(), LayoutErr
     if meta.is_dir() && meta.uid() == account.uid() && meta.mode() & 0o077 == 0 {
         Ok(())
     } else {
-        Err(LayoutError::NotPrivate {
-            dir: dir.into(),
-            uid: account.uid(),
-        })
+        Err(LayoutError::NotPrivate { dir: dir.into(), uid: account.uid() })
     }
 }
 
@@ -212,11 +201,7 @@ fn is_empty(dir: &Path) -> bool {
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> LayoutError {
-    LayoutError::Io {
-        doing,
-        path: path.into(),
-        source,
-    }
+    LayoutError::Io { doing, path: path.into(), source }
 }
 
 fn percent_encode(path: &str) -> String {
@@ -244,11 +229,7 @@ mod tests {
         assert_eq!(near, Path::new("/data/postgres/run"));
         let deep = PathBuf::from(format!("/{}", "d".repeat(95)));
         let far = socket_dir(&deep, "h-1", &Account::Same);
-        assert!(
-            far.ends_with("tidemill-h-1") && far.as_os_str().len() < 60,
-            "{}",
-            far.display()
-        );
+        assert!(far.ends_with("tidemill-h-1") && far.as_os_str().len() < 60, "{}", far.display());
     }
 
     #[test]

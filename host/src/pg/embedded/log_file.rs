@@ -24,11 +24,7 @@ impl LogFile {
 
     /// Opens the file for a server to inherit, and says how long it is.
     pub fn open(&self) -> io::Result<(File, u64)> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&self.0)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0)?;
         let length = file.metadata()?.len();
         Ok((file, length))
     }
@@ -53,11 +49,7 @@ impl LogFile {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let text = read().unwrap_or_default();
-        let lines: Vec<&str> = text
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .collect();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         lines[lines.len().saturating_sub(6)..].join(" | ")
     }
 }
@@ -78,10 +70,7 @@ mod tests {
         log.trim().unwrap();
         file.write_all(b"after\n").unwrap();
         assert_eq!(std::fs::read(temp.path().join("server.log")).unwrap(), b"after\n");
-        assert_eq!(
-            std::fs::metadata(temp.path().join("server.log.1")).unwrap().len(),
-            MAX + 1
-        );
+        assert_eq!(std::fs::metadata(temp.path().join("server.log.1")).unwrap().len(), MAX + 1);
     }
 
     #[test]

@@ -73,8 +73,7 @@ pub fn is_alive(pid: Pid) -> bool {
 pub fn has_leftovers(cluster: &Path) -> bool {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
-    pids.filter_map(Pid::from_raw)
-        .any(|pid| is_postgres_in(pid, cluster))
+    pids.filter_map(Pid::from_raw).any(|pid| is_postgres_in(pid, cluster))
 }
 
 /// Every process of a Postgres server has the cluster as its working directory.
@@ -98,10 +97,7 @@ mod tests {
         assert_eq!((running.port, running.stopping), (5432, false));
         assert_eq!(running.sockets, Path::new("/data/postgres/run"));
         assert!(parse(&FILE.replace("ready   ", "stopping")).unwrap().stopping);
-        assert_eq!(
-            parse("4242\n/data/postgres/data\n").unwrap().sockets,
-            Path::new("")
-        );
+        assert_eq!(parse("4242\n/data/postgres/data\n").unwrap().sockets, Path::new(""));
         assert_eq!(parse(""), None);
         assert_eq!(parse("0\n"), None);
     }

@@ -4,9 +4,11 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -30,32 +32,43 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum PostmasterError {
     #[error("cannot {doing} {}: {source}", .path.display())]
-    Io {
-        doing: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("postgres ended while starting ({status}): {tail} (all of it in {})", .log.display())]
-    Ended {
-        status: String,
-        tail: String,
-        log: PathBuf,
-    },
-    #[error("postgres was not ready within {} s: {reason}; its log is {}", READY_WITHIN.as_secs(), .log.display())]
+    Ended { status: String, tail: String, log: PathBuf },
+    #[error("postgres does not answer as it should: {reason} (waited up to {} s); its log is {}", READY_WITHIN.as_secs(), .log.display())]
     NotReady { reason: String, log: PathBuf },
     #[error(
         "a server (pid {pid}) that tidemill cannot use runs on {}: {reason}; stop it with pg_ctl stop -D {0}",
         .cluster.display()
     )]
-    Foreign {
-        pid: i32,
-        cluster: PathBuf,
-        reason: String,
-    },
+    Foreign { pid: i32, cluster: PathBuf, reason: String },
     #[error("processes of an earlier server (killed?) still work in {}; end them and start again", .cluster.display())]
     Leftovers { cluster: PathBuf },
     #[error("postgres (pid {pid}) did not stop, even when told to stop at once")]
     NotStopped { pid: i32 },
+}
+
+/// The pid to signal when the host lets go of a running server without stopping it, for example because it was told to
+/// stop while starting. A kill -9 of the host pulls nothing, so the server goes on and is found again.
+#[derive(Debug, Default)]
+pub struct Leash(AtomicI32);
+
+impl Leash {
+    fn hold(&self, pid: Pid) {
+        self.0.store(raw(pid), Ordering::SeqCst);
+    }
+
+    /// The server is gone, or is meant to go on.
+    pub fn release(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    /// Asks the server to stop, and does not wait for it.
+    pub fn pull(&self) {
+        if let Some(pid) = Pid::from_raw(self.0.swap(0, Ordering::SeqCst)) {
+            let _ = kill_process(pid, Signal::INT);
+        }
+    }
 }
 
 /// What it takes to run the server again.
@@ -66,6 +79,7 @@ pub struct Recipe {
     pub account: Account,
     /// Settings beyond the usual ones, which win over them.
     pub extra: Vec<(String, String)>,
+    pub leash: Arc<Leash>,
 }
 
 /// A server that was ready once.
@@ -74,6 +88,7 @@ pub struct Postmaster {
     pid: Pid,
     /// None when another process started it.
     child: Option<Child>,
+    leash: Arc<Leash>,
     /// The server's URL.
     pub url: String,
 }
@@ -86,9 +101,7 @@ impl Recipe {
             Found::Server(running) if running.stopping => {
                 tracing::info!("the embedded Postgres is still stopping; waiting for it");
                 if !wait_gone(running.pid, FAST_STOP).await {
-                    return Err(PostmasterError::NotStopped {
-                        pid: raw(running.pid),
-                    });
+                    return Err(PostmasterError::NotStopped { pid: raw(running.pid) });
                 }
             }
             Found::Server(running) => return self.adopt(running).await,
@@ -117,9 +130,7 @@ impl Recipe {
         let deadline = Instant::now() + FAST_STOP;
         while pidfile::has_leftovers(cluster) {
             if Instant::now() > deadline {
-                return Err(PostmasterError::Leftovers {
-                    cluster: cluster.clone(),
-                });
+                return Err(PostmasterError::Leftovers { cluster: cluster.clone() });
             }
             tokio::time::sleep(POLL).await;
         }
@@ -143,26 +154,15 @@ impl Recipe {
             }
         };
         let url = self.layout.url(&sockets, running.port);
-        let mut postmaster = Postmaster {
-            pid: running.pid,
-            child: None,
-            url,
-        };
+        let mut postmaster = self.postmaster(running.pid, None, url);
         self.wait_ready(&mut postmaster, 0).await?;
-        tracing::info!(
-            pid = raw(running.pid),
-            "found the embedded Postgres still running and took it over"
-        );
+        tracing::info!(pid = raw(running.pid), "found the embedded Postgres still running and took it over");
         Ok(postmaster)
     }
 
     async fn spawn(&self) -> Result<Postmaster, PostmasterError> {
         let program = self.binaries.program("postgres");
-        let failed = |source| PostmasterError::Io {
-            doing: "run",
-            path: program.clone(),
-            source,
-        };
+        let failed = |source| PostmasterError::Io { doing: "run", path: program.clone(), source };
         let log = LogFile::new(&self.layout.log);
         let (file, since) = log.open().map_err(|source| PostmasterError::Io {
             doing: "open",
@@ -173,11 +173,7 @@ impl Recipe {
 
         let lz4 = cluster::has_lz4(&self.layout.cluster, &self.binaries, &self.account);
         let mut command = self.account.command(&program);
-        command
-            .arg("-D")
-            .arg(&self.layout.cluster)
-            .stdout(file)
-            .stderr(copy);
+        command.arg("-D").arg(&self.layout.cluster).stdout(file).stderr(copy);
         for (name, value) in settings::settings(settings::memory(), lz4, &self.layout.sockets) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
@@ -187,22 +183,20 @@ impl Recipe {
         // A group of its own: Ctrl-C in the terminal reaches the host only, which stops its work before the server.
         command.process_group(0);
         let child = Command::from(command).spawn().map_err(failed)?;
-        let pid = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else {
             return Err(failed(io::Error::other("it ended at once")));
         };
         let url = self.layout.url(&self.layout.sockets, super::layout::PORT);
-        let mut postmaster = Postmaster {
-            pid,
-            child: Some(child),
-            url,
-        };
+        let mut postmaster = self.postmaster(pid, Some(child), url);
         self.wait_ready(&mut postmaster, since).await?;
         tracing::debug!(pid = raw(pid), version = %self.binaries.version, "embedded Postgres started");
         Ok(postmaster)
+    }
+
+    fn postmaster(&self, pid: Pid, child: Option<Child>, url: String) -> Postmaster {
+        self.leash.hold(pid);
+        Postmaster { pid, child, leash: self.leash.clone(), url }
     }
 
     /// Waits until the server answers. One that does not within the time is left running: it may be in a long
@@ -212,22 +206,23 @@ impl Recipe {
         let started = Instant::now();
         let mut said = started;
         loop {
-            let reason = match pool::ping(&postmaster.url).await {
+            let error = match pool::ping(&postmaster.url).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             if let Some(status) = postmaster.try_exited() {
                 let tail = LogFile::new(&log).tail(since);
                 return Err(PostmasterError::Ended { status, tail, log });
             }
-            if started.elapsed() > READY_WITHIN {
-                return Err(PostmasterError::NotReady { reason, log });
+            if started.elapsed() > READY_WITHIN || !pool::is_passing(&error) {
+                self.leash.release();
+                return Err(PostmasterError::NotReady { reason: error.to_string(), log });
             }
             if said.elapsed() > Duration::from_secs(3) {
                 said = Instant::now();
                 tracing::info!(
                     seconds = started.elapsed().as_secs(),
-                    reason,
+                    %error,
                     "waiting for the embedded Postgres (after a crash it replays its log)"
                 );
             }
@@ -239,7 +234,7 @@ impl Recipe {
 impl Postmaster {
     /// Waits until the server has ended, for whatever reason. May be cancelled.
     pub async fn exited(&mut self) -> String {
-        match &mut self.child {
+        let status = match &mut self.child {
             Some(child) => describe(child.wait().await),
             None => {
                 while pidfile::is_alive(self.pid) {
@@ -247,18 +242,20 @@ impl Postmaster {
                 }
                 "gone".into()
             }
-        }
+        };
+        self.leash.release();
+        status
     }
 
     fn try_exited(&mut self) -> Option<String> {
-        match &mut self.child {
-            Some(child) => match child.try_wait() {
-                Ok(None) => None,
-                Ok(Some(status)) => Some(describe(Ok(status))),
-                Err(error) => Some(describe(Err(error))),
-            },
+        let status = match &mut self.child {
+            Some(child) => child.try_wait().transpose().map(describe),
             None => (!pidfile::is_alive(self.pid)).then(|| "gone".into()),
+        };
+        if status.is_some() {
+            self.leash.release();
         }
+        status
     }
 
     /// Ends all sessions and writes a checkpoint; if that takes too long, stops at once and leaves the rest to the next
@@ -268,16 +265,12 @@ impl Postmaster {
             if self.try_exited().is_some() {
                 return Ok(());
             }
-            if rustix::process::kill_process(self.pid, signal).is_ok()
+            if kill_process(self.pid, signal).is_ok()
                 && tokio::time::timeout(patience, self.exited()).await.is_ok()
             {
                 return Ok(());
             }
-            tracing::warn!(
-                pid = raw(self.pid),
-                ?signal,
-                "the embedded Postgres is slow to stop"
-            );
+            tracing::warn!(pid = raw(self.pid), ?signal, "the embedded Postgres is slow to stop");
         }
         match self.try_exited() {
             Some(_) => Ok(()),

@@ -48,10 +48,7 @@ pub fn settings(memory: u64, lz4: bool, sockets: &Path) -> Vec<(&'static str, St
         ("wal_compression", compression),
         ("default_toast_compression", compression),
     ];
-    let mut settings: Vec<_> = fixed
-        .into_iter()
-        .map(|(name, value)| (name, value.to_owned()))
-        .collect();
+    let mut settings: Vec<_> = fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
     settings.push(("unix_socket_directories", quoted(&sockets.to_string_lossy())));
     settings.push(("port", PORT.to_string()));
     settings.push(("shared_buffers", format!("{}MB", shared_buffers(memory) / MIB)));
@@ -67,14 +64,8 @@ fn quoted(path: &str) -> String {
 pub fn memory() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let machine = mem_total(&read("/proc/meminfo")).unwrap_or(1024 * MIB);
-    let limits = [
-        "/sys/fs/cgroup/memory.max",
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-    ];
-    limits
-        .iter()
-        .filter_map(|path| read(path).trim().parse().ok())
-        .fold(machine, u64::min)
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    limits.iter().filter_map(|path| read(path).trim().parse().ok()).fold(machine, u64::min)
 }
 
 fn mem_total(meminfo: &str) -> Option<u64> {
@@ -96,10 +87,7 @@ mod tests {
 
     #[test]
     fn total_memory_is_read_from_meminfo() {
-        assert_eq!(
-            mem_total("MemTotal:       24689764 kB\nMemFree: 1 kB\n"),
-            Some(24_689_764 * 1024)
-        );
+        assert_eq!(mem_total("MemTotal:       24689764 kB\nMemFree: 1 kB\n"), Some(24_689_764 * 1024));
         assert_eq!(mem_total(""), None);
     }
 }

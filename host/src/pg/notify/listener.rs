@@ -26,10 +26,7 @@ pub(super) async fn run(shared: Arc<Shared>, options: PgConnectOptions) {
                 // LISTEN is in force, so nothing that commits from here on is missed; what came before is read now.
                 shared.wake_all();
                 let error = listen(&shared, listener).await;
-                tracing::info!(
-                    error,
-                    "the connection that listens for appends was lost; connecting again"
-                );
+                tracing::info!(error, "the connection that listens for appends was lost; connecting again");
                 metrics::counter!("tidemill_notify_reconnects_total").increment(1);
             }
             Ok(Err(error)) => tracing::debug!(%error, "cannot listen for appends; trying again"),

@@ -1,8 +1,6 @@
 //! A transform that emits every message as it came: the host's tests and benchmarks measure the boundary with it.
 
-use tidemill_plugin::{
-    Descriptor, Emission, Failure, Message, NoConfig, Outcome, Plugin, Transform,
-};
+use tidemill_plugin::{Descriptor, Emission, Failure, Message, NoConfig, Outcome, Plugin, Transform};
 
 /// The plugin.
 pub struct Identity;
@@ -11,11 +9,7 @@ impl Plugin for Identity {
     type Config = NoConfig;
 
     fn describe() -> Descriptor {
-        Descriptor::new(
-            env!("CARGO_PKG_NAME"),
-            env!("CARGO_PKG_VERSION"),
-            "Emits every message as it came",
-        )
+        Descriptor::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), "Emits every message as it came")
     }
 
     fn new(_: NoConfig) -> Result<Self, String> {

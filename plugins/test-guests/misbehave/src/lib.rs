@@ -14,9 +14,7 @@
 //! | `{"fault":"chatter","lines":100000}` | logs so many lines for each batch, then passes it |
 
 use serde::Deserialize;
-use tidemill_plugin::{
-    Descriptor, Emission, Failure, Message, Outcome, Plugin, Refusal, Transform, log,
-};
+use tidemill_plugin::{Descriptor, Emission, Failure, Message, Outcome, Plugin, Refusal, Transform, log};
 
 const CONFIG_SCHEMA: &str = r#"{
   "type": "object",
@@ -104,12 +102,7 @@ impl Transform for Misbehave {
 impl Misbehave {
     fn answer(&self, message: &Message) -> Result<Emission, Refusal> {
         let emission = Emission::copy_of(message.clone());
-        let has = |word: &str| {
-            message
-                .payload
-                .windows(word.len())
-                .any(|window| window == word.as_bytes())
-        };
+        let has = |word: &str| message.payload.windows(word.len()).any(|window| window == word.as_bytes());
         match self.fault {
             Fault::Trap if has("trap") => panic!("asked to trap at offset {}", message.offset),
             Fault::Refuse if has("bad") => Err(Refusal::reject("it is bad")),
@@ -167,9 +160,7 @@ mod tests {
     #[test]
     fn refuse_sorts_a_batch_into_passed_rejected_and_retried() {
         let batch = ["fine", "a bad one", "do it later", "fine again"].map(message);
-        let outcome = plugin(r#"{"fault":"refuse"}"#)
-            .process(batch.into())
-            .unwrap();
+        let outcome = plugin(r#"{"fault":"refuse"}"#).process(batch.into()).unwrap();
         let passed: Vec<_> = outcome.emissions.iter().map(|e| e.input).collect();
         let refused: Vec<_> = outcome.refusals.iter().map(|r| r.input).collect();
         assert_eq!(passed, [Some(0), Some(3)]);
@@ -189,14 +180,7 @@ mod tests {
     #[should_panic(expected = "asked to trap at offset 7")]
     fn trap_panics_at_its_word_only() {
         let mut plugin = plugin(r#"{"fault":"trap"}"#);
-        assert_eq!(
-            plugin
-                .process(vec![message("fine")])
-                .unwrap()
-                .emissions
-                .len(),
-            1
-        );
+        assert_eq!(plugin.process(vec![message("fine")]).unwrap().emissions.len(), 1);
         let _ = plugin.process(vec![message("trap")]);
     }
 }

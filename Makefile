@@ -1,0 +1,30 @@
+# Thin: each target is one line, and does its own set-up. See DEVELOPERS.md.
+
+.PHONY: help demo test lint setup plugins web build clean
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1 \t/p' Makefile | expand -t 16
+
+demo: ## set up, build, and serve the live map of 500 aircraft
+	@scripts/demo.sh
+
+test: ## set up, and run every test
+	@scripts/test.sh
+
+lint: ## formatting, clippy, dependencies, the web page's types and style, shell scripts
+	@scripts/lint.sh
+
+setup: ## install what build and tests need (quick when it is there)
+	@scripts/setup.sh toolchain postgres duckdb plugins web browser cargo-deny
+
+plugins: ## build the sample plugins into plugins/dist
+	@scripts/setup.sh toolchain plugins
+
+web: ## build the web page into web/dist
+	@scripts/setup.sh web
+
+build: ## set up, and build the optimised binary
+	@scripts/build.sh
+
+clean: ## remove what was built and installed here, but no data
+	@scripts/clean.sh

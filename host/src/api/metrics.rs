@@ -1,0 +1,81 @@
+//! `/metrics`: what the process counts, as Prometheus reads it.
+
+use std::sync::OnceLock;
+
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use super::error::ApiError;
+use super::params::Params;
+
+/// The recorder of this process. It is global, as the macros of `metrics` are, and made once, before anything counts.
+fn recorder() -> Option<&'static PrometheusHandle> {
+    static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    let handle = RECORDER.get_or_init(|| match PrometheusBuilder::new().install_recorder() {
+        Ok(handle) => {
+            describe();
+            Some(handle)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "metrics are not recorded");
+            None
+        }
+    });
+    handle.as_ref()
+}
+
+/// Starts recording.
+pub fn start() {
+    recorder();
+}
+
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!("tidemill_topic_next_offsets", Unit::Count, "Sum of the next offsets of a topic's partitions");
+    describe_gauge!("tidemill_group_lag", Unit::Count, "Records a consumer group is behind");
+    describe_gauge!("tidemill_http_streams", Unit::Count, "Open streams");
+    describe_gauge!("tidemill_process_resident_bytes", Unit::Bytes, "Memory of the process");
+    describe_counter!("tidemill_http_records_in_total", Unit::Count, "Records appended through HTTP");
+    describe_counter!("tidemill_stage_records_in_total", Unit::Count, "Records a stage has read");
+    describe_counter!("tidemill_stage_records_out_total", Unit::Count, "Records a stage has put out");
+    describe_counter!("tidemill_stage_refused_total", Unit::Count, "Records a stage has refused");
+    describe_counter!("tidemill_stage_commits_total", Unit::Count, "Commits of a stage");
+}
+
+pub async fn render(uri: Uri) -> Result<Response, ApiError> {
+    Params::read(&uri, &[])?;
+    let Some(recorder) = recorder() else {
+        return Err(ApiError::unavailable("no_metrics", "another recorder of metrics is installed in this process"));
+    };
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], recorder.render()).into_response())
+}
+
+pub fn topic_end(topic: &str, end: u64) {
+    metrics::gauge!("tidemill_topic_next_offsets", "topic" => topic.to_string()).set(end as f64);
+}
+
+pub fn group_lag(group: &str, topic: &str, lag: u64) {
+    metrics::gauge!("tidemill_group_lag", "group" => group.to_string(), "topic" => topic.to_string()).set(lag as f64);
+}
+
+/// Called once a second: gauges of the process, and room for old samples.
+pub fn upkeep(streams: usize) {
+    metrics::gauge!("tidemill_http_streams").set(streams as f64);
+    if let Some(bytes) = resident_bytes() {
+        metrics::gauge!("tidemill_process_resident_bytes").set(bytes as f64);
+    }
+    if let Some(recorder) = recorder() {
+        recorder.run_upkeep();
+    }
+}
+
+/// Memory of this process, where the system tells.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,133 @@
+//! A reader of a topic for one client: pieces of one batch at a time, up to an end or for ever.
+//!
+//! Holds what one read gave, which it shares with the other readers of the same range, and reads on when that has been
+//! taken: whoever takes nothing costs nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::ApiState;
+use super::error::ApiError;
+use super::start::Begin;
+use crate::ids::{Offset, Partition};
+use crate::log::{FetchLimits, Topic};
+use crate::record::Record;
+use crate::replay::{Cursor, Position};
+
+/// Bytes a reader has ready, over all partitions; of each partition one batch may be ready whatever its size.
+const READY_BYTES: u64 = 4 << 20;
+const READY_RECORDS: u32 = 10_000;
+
+pub struct Reading {
+    cursor: Cursor,
+    /// After the records that were taken.
+    position: Position,
+    /// Where to stop; None follows for ever.
+    end: Option<BTreeMap<Partition, Offset>>,
+    /// Records that may still be taken.
+    left: u64,
+    current: Option<Piece>,
+}
+
+/// Records of one batch.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    records: Arc<[Record]>,
+    range: Range<usize>,
+}
+
+/// What a look for more found.
+#[derive(Debug)]
+pub enum Step {
+    Records(Piece),
+    /// Nothing came in the time given.
+    Quiet,
+    /// The end, or as many records as were asked for.
+    End,
+}
+
+impl Piece {
+    pub fn records(&self) -> &[Record] {
+        &self.records[self.range.clone()]
+    }
+}
+
+impl Reading {
+    pub fn begin(state: &ApiState, topic: Arc<Topic>, begin: Begin, max: Option<u64>, follow: bool) -> Self {
+        let partitions = begin.from.len().max(1) as u64;
+        let limits = FetchLimits { records: READY_RECORDS, bytes: (READY_BYTES / partitions).max(64 << 10) };
+        let positions = begin.from.iter().map(|(p, o)| (*p, *o)).collect();
+        Self {
+            cursor: state.replay.cursor(topic, positions, limits),
+            position: Position(begin.from),
+            end: (!follow).then_some(begin.end),
+            left: max.unwrap_or(u64::MAX),
+            current: None,
+        }
+    }
+
+    /// After what was taken so far.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Counts a record as taken.
+    pub fn passed(&mut self, record: &Record) {
+        self.position.0.insert(record.partition, record.offset + 1);
+    }
+
+    /// The next records of one batch: at most `records`, and about `bytes` of payload, but at least one.
+    pub async fn next(&mut self, wait: Duration, records: usize, bytes: usize) -> Result<Step, ApiError> {
+        loop {
+            if self.left == 0 {
+                return Ok(Step::End);
+            }
+            if let Some(piece) = &mut self.current {
+                let most = records.min(usize::try_from(self.left).unwrap_or(usize::MAX));
+                let taken = piece.split_front(most, bytes);
+                if piece.range.is_empty() {
+                    self.current = None;
+                }
+                self.left -= taken.range.len() as u64;
+                return Ok(Step::Records(taken));
+            }
+            if self.at_end() {
+                return Ok(Step::End);
+            }
+            let Some(batch) = self.cursor.next(wait).await? else {
+                return Ok(Step::Quiet);
+            };
+            let end = self.end.as_ref().and_then(|end| end.get(&batch.partition)).copied();
+            let wanted = match end {
+                Some(end) => batch.records.partition_point(|record| record.offset < end),
+                None => batch.records.len(),
+            };
+            self.current = (wanted > 0).then_some(Piece { records: batch.records, range: 0..wanted });
+        }
+    }
+
+    fn at_end(&self) -> bool {
+        let Some(end) = &self.end else { return false };
+        end.iter().all(|(partition, end)| self.position.get(*partition).is_some_and(|at| at >= *end))
+    }
+}
+
+impl Piece {
+    fn split_front(&mut self, records: usize, bytes: usize) -> Self {
+        let mut size = 0;
+        let mut count = 0;
+        for record in self.records() {
+            size += record.size();
+            if count > 0 && (count >= records || size > bytes) {
+                break;
+            }
+            count += 1;
+        }
+        let middle = self.range.start + count;
+        let front = Self { records: self.records.clone(), range: self.range.start..middle };
+        self.range.start = middle;
+        front
+    }
+}

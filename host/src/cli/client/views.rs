@@ -1,0 +1,131 @@
+//! The part of the host's answers that the tables show. `--json` prints answers whole, so nothing is lost here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+pub struct Topics {
+    pub topics: Vec<Topic>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Topic {
+    pub name: String,
+    pub partitions: u32,
+    pub format: String,
+    pub records: u64,
+    pub records_per_second: Option<f64>,
+    pub start_offsets: Vec<u64>,
+    pub next_offsets: Vec<u64>,
+    pub segment: String,
+    pub retention: Retention,
+    pub acks: String,
+    pub compression: String,
+    pub hot: Hot,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Retention {
+    pub hot: String,
+    pub cold: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Hot {
+    pub segments: u64,
+    pub records: u64,
+    pub bytes: u64,
+    pub bytes_per_record: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Groups {
+    pub groups: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct GroupTopics {
+    pub group: String,
+    pub topics: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Group {
+    pub group: String,
+    pub topic: String,
+    pub stage: Option<String>,
+    pub lag: u64,
+    pub records_per_second: Option<f64>,
+    pub partitions: Vec<GroupPartition>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct GroupPartition {
+    pub partition: u32,
+    pub offset: u64,
+    pub end: u64,
+    pub lag: u64,
+    pub owner: Option<String>,
+    pub epoch: i64,
+    pub digest: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub host: String,
+    pub uptime_seconds: f64,
+    pub url: String,
+    pub postgres_url: String,
+    pub postgres_version: String,
+    pub data_dir: Option<String>,
+    pub durability: Durability,
+    pub memory_bytes: Option<u64>,
+    pub pipelines: Vec<Pipeline>,
+    pub topics: Vec<Topic>,
+    pub groups: Vec<Group>,
+    pub tables: Vec<TableInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Durability {
+    pub durable: bool,
+    pub fsync: bool,
+    pub full_page_writes: bool,
+    pub synchronous_commit: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Pipeline {
+    pub name: String,
+    pub file: String,
+    pub stages: Vec<Stage>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Stage {
+    pub name: String,
+    pub kind: String,
+    pub plugin: String,
+    pub version: Option<String>,
+    pub from: Option<String>,
+    #[serde(default)]
+    pub to: BTreeMap<String, String>,
+    pub state: String,
+    pub reason: Option<String>,
+    pub restarts: u64,
+    pub refused: u64,
+    pub records_in_per_second: f64,
+    pub records_out_per_second: f64,
+    pub lag: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct TableInfo {
+    pub name: String,
+    pub schema: String,
+    pub stage: String,
+    pub key: Vec<String>,
+    pub rows: u64,
+}

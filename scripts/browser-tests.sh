@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs the tests of web/e2e in a browser, against a host of their own on a free port. Needs the debug binary
+# (cargo test builds it), plugins/dist and web/dist. Without a browser the tests count as skipped.
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+if ! CHROMIUM=$(find_browser); then
+    cd web && exec npm run --silent e2e
+fi
+export CHROMIUM
+
+# Root's Postgres runs as another user, who has to pass through.
+scratch=$(mktemp -d)
+chmod 711 "$scratch"
+log=$scratch/host.log
+"$(target_dir)/debug/tidemill" up pipelines/aircraft.toml --listen 127.0.0.1:0 --data-dir "$scratch/data" \
+    >"$log" 2>&1 </dev/null &
+host=$!
+trap 'kill "$host" 2>/dev/null; wait "$host"; rm -rf "$scratch"' EXIT
+
+TIDEMILL_URL=
+for _ in $(seq 600); do
+    TIDEMILL_URL=$(sed -nE 's/^ *map and API +(http[^ ]+).*/\1/p' "$log")
+    if [ -n "$TIDEMILL_URL" ] || ! kill -0 "$host" 2>/dev/null; then
+        break
+    fi
+    sleep 0.1
+done
+if [ -z "$TIDEMILL_URL" ]; then
+    echo "the host for the tests in the browser did not start:"
+    tail -n 20 "$log"
+    exit 1
+fi
+export TIDEMILL_URL
+
+(cd web && npm run --silent e2e)
+
+kill "$host"
+if ! wait "$host"; then
+    echo "the host did not stop in order:"
+    tail -n 20 "$log"
+    exit 1
+fi
