@@ -130,4 +130,4 @@ impl Wakeup {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
