@@ -111,6 +111,7 @@ impl ApiState {
         runtime: Runtime,
         settings: ApiSettings,
     ) -> Self {
+        metrics::start();
         let started_at = log.clock().now();
         Self {
             log,
