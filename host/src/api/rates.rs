@@ -106,7 +106,9 @@ mod tests {
         let rates = Rates::default();
         let group = Counted::Group("g".into(), "t".into());
         let mut now = Instant::now();
-        for (count, expected) in [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))] {
+        for (count, expected) in
+            [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))]
+        {
             rates.add(now, BTreeMap::from([(group.clone(), count)]));
             assert_eq!(rates.of_group("g", "t"), expected);
             now += Duration::from_secs(1);

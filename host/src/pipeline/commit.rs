@@ -163,8 +163,12 @@ async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), W
             input: lineage_input,
             index: (lineage_input.is_some() && !identity).then(|| output.index.clone()),
         };
-        let batch =
-            OutBatch { topic: output.topic.id, partition: output.partition, records: &output.records, lineage };
+        let batch = OutBatch {
+            topic: output.topic.id,
+            partition: output.partition,
+            records: &output.records,
+            lineage,
+        };
         append_in(&mut transaction, batch).await?;
     }
     transaction.commit().await?;

@@ -117,7 +117,8 @@ async fn groups_move_commit_and_go() {
     let group = host.post("/v1/groups/export/commit", commit("0:2")).await;
     assert_eq!((group["lag"].as_u64(), group["partitions"][0]["offset"].as_u64()), (Some(2), Some(2)));
     assert_eq!(host.raw("t", "&group=export").await, b"c\nd\n");
-    for (to, offset) in [("earliest", 0), ("latest", 4), ("1", 1), ("tail:1", 3), ("2000-01-01T00:00:00Z", 0)] {
+    for (to, offset) in [("earliest", 0), ("latest", 4), ("1", 1), ("tail:1", 3), ("2000-01-01T00:00:00Z", 0)]
+    {
         let group = host.post("/v1/groups/export/seek", seek(to)).await;
         assert_eq!(group["partitions"][0]["offset"], offset, "{to}");
     }
@@ -126,7 +127,11 @@ async fn groups_move_commit_and_go() {
         (post("/v1/groups/export/commit", commit("1:0")), 400, "no_such_partition"),
         (post("/v1/groups/export/commit", commit("here")), 400, "bad_position"),
         (post("/v1/groups/export/seek", seek("soon")), 400, "bad_target"),
-        (post("/v1/groups/export/seek", json!({ "topic": "t", "to": "9", "partition": 0 })), 416, "offset_out_of_range"),
+        (
+            post("/v1/groups/export/seek", json!({ "topic": "t", "to": "9", "partition": 0 })),
+            416,
+            "offset_out_of_range",
+        ),
         (post("/v1/groups/Export!/seek", seek("latest")), 400, "bad_name"),
         (host.request(Method::GET, "/v1/groups/exprot"), 404, "group_not_found"),
     ] {

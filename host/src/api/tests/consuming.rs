@@ -29,7 +29,9 @@ async fn pages_follow_each_other_without_gap_or_overlap() {
     loop {
         let page = host.get(&format!("/v1/topics/t/records?max=37&from={from}")).await;
         let records = page["records"].as_array().unwrap();
-        seen.extend(records.iter().map(|r| (r["partition"].as_u64().unwrap(), r["offset"].as_u64().unwrap())));
+        seen.extend(
+            records.iter().map(|r| (r["partition"].as_u64().unwrap(), r["offset"].as_u64().unwrap())),
+        );
         from = page["next"].as_str().unwrap().to_string();
         if page["next"] == page["end"] {
             break;

@@ -12,7 +12,9 @@ use crate::api::routes;
 async fn every_route_checks_host_and_origin() {
     let host = TestHost::start().await;
     let paths = routes::all().into_iter().map(|route| (route.method, route.path));
-    for (method, path) in paths.chain([(Method::GET, "/"), (Method::GET, "/assets/x.js"), (Method::GET, "/none")]) {
+    for (method, path) in
+        paths.chain([(Method::GET, "/"), (Method::GET, "/assets/x.js"), (Method::GET, "/none")])
+    {
         let path = path.replace(['{', '}'], "");
         for (name, value, code) in [
             ("host", "evil.example", "bad_host"),
@@ -22,10 +24,15 @@ async fn every_route_checks_host_and_origin() {
             ("sec-fetch-site", "cross-site", "bad_origin"),
         ] {
             let (status, error) = host.refused(host.request(method.clone(), &path).header(name, value)).await;
-            assert_eq!((status, error["code"].as_str()), (403, Some(code)), "{method} {path} {name}: {value}");
+            assert_eq!(
+                (status, error["code"].as_str()),
+                (403, Some(code)),
+                "{method} {path} {name}: {value}"
+            );
         }
     }
-    let own = host.request(Method::GET, "/v1/status").header("origin", host.url.clone()).send().await.unwrap();
+    let own =
+        host.request(Method::GET, "/v1/status").header("origin", host.url.clone()).send().await.unwrap();
     assert_eq!(own.status(), 200);
     let headers = own.headers();
     assert!(headers.get("access-control-allow-origin").is_none());
@@ -86,7 +93,8 @@ async fn a_request_line_cannot_name_another_host() {
     let host = TestHost::start().await;
     let address = host.url.trim_start_matches("http://").to_string();
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    let head = format!("GET http://evil.example/v1/status HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let head =
+        format!("GET http://evil.example/v1/status HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -100,7 +100,13 @@ impl TestHost {
         self.post("/v1/topics", body).await;
     }
 
-    pub fn produce(&self, topic: &str, query: &str, kind: &str, body: impl Into<reqwest::Body>) -> RequestBuilder {
+    pub fn produce(
+        &self,
+        topic: &str,
+        query: &str,
+        kind: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> RequestBuilder {
         self.request(Method::POST, &format!("/v1/topics/{topic}/records{query}"))
             .header("content-type", kind)
             .body(body)
@@ -146,7 +152,8 @@ fn operation(method: &Method, path: &str) -> Value {
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     let path = path.split('?').next().unwrap();
     let fits = |template: &&String| {
-        let (template, path): (Vec<&str>, Vec<&str>) = (template.split('/').collect(), path.split('/').collect());
+        let (template, path): (Vec<&str>, Vec<&str>) =
+            (template.split('/').collect(), path.split('/').collect());
         let same = |(part, given): (&&str, &&str)| part == given || part.starts_with('{');
         template.len() == path.len() && template.iter().zip(&path).all(same)
     };

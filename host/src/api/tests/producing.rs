@@ -90,7 +90,10 @@ async fn one_bad_line_stores_nothing_and_is_named() {
     let bad = "{\"id\":1}\n{\"id\":2}\n{\"id\":\n{\"id\":4}\n";
     for query in ["", "?key_field=id"] {
         let (status, error) = host.refused(host.produce("t", query, "application/x-ndjson", bad)).await;
-        assert_eq!((status, error["code"].as_str(), error["line"].as_u64()), (400, Some("bad_line"), Some(3)));
+        assert_eq!(
+            (status, error["code"].as_str(), error["line"].as_u64()),
+            (400, Some("bad_line"), Some(3))
+        );
         assert!(error["message"].as_str().unwrap().starts_with("line 3 is not JSON"), "{error}");
     }
     let array = json!([{ "value": 1 }, { "text": "x", "value": 2 }]).to_string();
@@ -110,7 +113,8 @@ async fn an_array_carries_keys_headers_times_and_partitions() {
         { "base64": "/wA=", "key_base64": "/g==", "partition": 1 },
         { "value": null, "partition": 1 }
     ]);
-    let send = || host.produce("t", "", "application/json", body.to_string()).header("idempotency-key", "x").send();
+    let send =
+        || host.produce("t", "", "application/json", body.to_string()).header("idempotency-key", "x").send();
     let answer: Value = send().await.unwrap().json().await.unwrap();
     assert_eq!((answer["records"].as_u64(), answer["partitions"].as_array().unwrap().len()), (Some(4), 2));
     let again: Value = send().await.unwrap().json().await.unwrap();

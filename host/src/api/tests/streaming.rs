@@ -45,7 +45,8 @@ impl Events {
             while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 let block = String::from_utf8(block).unwrap();
-                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_string);
+                let field =
+                    |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_string);
                 if let Some(id) = field("id: ") {
                     self.last_id = Some(id);
                 }

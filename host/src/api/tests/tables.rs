@@ -51,7 +51,11 @@ async fn commit(pool: &PgPool, offset: i64, id: &str, n: Option<i64>) {
             .execute(&mut *transaction)
             .await
             .unwrap();
-            sqlx::query("DELETE FROM current WHERE id = $1").bind(id).execute(&mut *transaction).await.unwrap()
+            sqlx::query("DELETE FROM current WHERE id = $1")
+                .bind(id)
+                .execute(&mut *transaction)
+                .await
+                .unwrap()
         }
     };
     sqlx::query("UPDATE tidemill.consumer_offsets SET next_offset = $1")
