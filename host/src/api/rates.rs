@@ -23,7 +23,10 @@ enum Counted {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Arc<Mutex<BTreeMap<Counted, VecDeque<(Instant, u64)>>>>);
+pub struct Rates(Arc<Mutex<BTreeMap<Counted, Samples>>>);
+
+/// What was counted when, oldest first.
+type Samples = VecDeque<(Instant, u64)>;
 
 impl Rates {
     pub fn of_topic(&self, topic: &str) -> Option<f64> {

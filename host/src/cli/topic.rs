@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::views::{Topic, Topics};
 use super::client::{Client, ClientArgs};
 use super::output::{count, plain, print, print_json, print_table, rate, size, table};
+use crate::ids::TopicName;
 
 /// Make, list, describe and delete topics
 #[derive(Args, Debug)]

@@ -83,14 +83,17 @@ pub async fn commit(
                 return Err(StageError::Again("stopped while a commit was not confirmed".to_string()));
             }
             match standing(stage, step).await {
-                Ok(Standing::Done) => return Ok(after(stage, effects)),
+                Ok(Standing::Done) => {
+                    after(stage, effects);
+                    return Ok(());
+                }
                 Ok(Standing::Fenced) => return Err(fenced(stage, step)),
                 Ok(Standing::NotDone) => break,
                 Err(error) => tracing::debug!(stage = stage.label(), %error, "Postgres does not answer"),
             }
-            wait(backoff.next(), token).await;
+            wait(backoff.pause(), token).await;
         }
-        wait(backoff.next(), token).await;
+        wait(backoff.pause(), token).await;
     }
     after(stage, effects);
     Ok(())

@@ -270,7 +270,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, DeadKind::Retries, reason, token).await;
         }
         self.size = 1;
-        let wait = after.unwrap_or_else(|| self.backoff.next());
+        let wait = after.unwrap_or_else(|| self.backoff.pause());
         self.set(State::Backoff, Some(format!("offset {} is to come again", batch[0].offset)));
         stopped(token, wait).await;
         Ok(())
@@ -308,7 +308,7 @@ impl<'a> Task<'a> {
                 return Err(StageError::Fatal(error.to_string()));
             }
             CallError::Retry { after, .. } => {
-                let wait = after.unwrap_or_else(|| self.backoff.next());
+                let wait = after.unwrap_or_else(|| self.backoff.pause());
                 self.attempts += 1;
                 self.set(State::Backoff, Some(error.to_string()));
                 stopped(token, wait).await;
@@ -331,7 +331,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, kind, error.to_string(), token).await;
         }
         self.set(State::Backoff, Some(error.to_string()));
-        stopped(token, self.backoff.next()).await;
+        stopped(token, self.backoff.pause()).await;
         Ok(())
     }
 }

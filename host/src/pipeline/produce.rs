@@ -101,8 +101,8 @@ async fn after_failure(
         CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
             return Err(StageError::Fatal(error.to_string()));
         }
-        CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.next()),
-        _ => backoff.next(),
+        CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
+        _ => backoff.pause(),
     };
     tracing::warn!(stage = stage.label(), %error, "the producer failed");
     stage.cell.set(0, State::Backoff, Some(error.to_string()));

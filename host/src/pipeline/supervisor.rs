@@ -70,7 +70,7 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
         if started.elapsed() >= HEALTHY {
             backoff.reset();
         }
-        let wait = backoff.next();
+        let wait = backoff.pause();
         tracing::warn!(stage = stage.label(), partition, reason, ?wait, "the task ended, starting it again");
         stage.cell.restarts.fetch_add(1, Ordering::Relaxed);
         stage.cell.set(partition, State::Backoff, Some(reason));
