@@ -307,6 +307,29 @@ async fn a_full_queue_refuses_at_once_and_keeps_what_it_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_queues_together_are_bounded_too() {
+    let database = database().await;
+    let log = log_with(&database, LogOptions { queue_bytes_total: 100 << 10, ..LogOptions::default() });
+    let topic = log.create_topic(&plan("events", 4)).await.unwrap();
+    let blocker = block(&database).await;
+    let send = |partition| {
+        let (log, topic) = (log.clone(), topic.clone());
+        tokio::spawn(async move {
+            log.append(&topic, vec![record(None, "x".repeat(40 << 10))], to(partition)).await
+        })
+    };
+    let taken = [send(0), send(1)];
+    eventually("two appends wait", || async { waiting(&database).await.len() == 2 }).await;
+    let refused = send(2).await.unwrap().unwrap_err();
+    assert!(matches!(refused, AppendError::Overloaded { .. }), "{refused}");
+    drop(blocker);
+    for taken in taken {
+        taken.await.unwrap().unwrap();
+    }
+    send(2).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_connection_is_repeated_with_a_producer_and_admitted_without() {
     let (database, log, topic) = with_topic(1).await;
     for (how, survives) in [(by("p", 0, 0), true), (AppendOptions::default(), false)] {
@@ -428,6 +451,40 @@ async fn acks_decide_whether_a_commit_waits_for_the_disk() {
     let left_over: String =
         sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&database.pool).await.unwrap();
     assert_eq!(left_over, "on");
+}
+
+/// What an aircraft reports; numbers are as random as they can be, which compresses badly.
+fn report(at: i64) -> NewRecord {
+    let below = |limit: u64| fastrand::u64(0..limit);
+    let id = format!("a{:05x}", below(500));
+    let payload = format!(
+        r#"{{"id":"{id}","callsign":"UAL{}","kind":"airliner","lat":{}.{:05},"lon":-{}.{:05},"alt":{},"speed":{}.{},"heading":{}.{},"squawk":"{:04}"}}"#,
+        below(9999),
+        25 + below(24),
+        below(100_000),
+        67 + below(58),
+        below(100_000),
+        below(1600) * 25,
+        100 + below(450),
+        below(10),
+        below(360),
+        below(10),
+        below(7777)
+    );
+    NewRecord { timestamp: Some(at), ..record(Some(&id), payload) }
+}
+
+#[tokio::test]
+async fn fifty_messages_in_a_batch_take_less_than_130_bytes_each() {
+    let (_database, log, topic) = with_topic(1).await;
+    for batch in 0..400 {
+        let at = 1_790_000_000_000_000 + batch * 50_000;
+        let batch = (0..50).map(|n| report(at + n * 1_000)).collect();
+        log.append(&topic, batch, AppendOptions::default()).await.unwrap();
+    }
+    let size = log.size(topic.id).await.unwrap();
+    let each = size.bytes as f64 / size.records as f64;
+    assert!(size.records == 20_000 && each < 130.0, "{each:.1} bytes a message");
 }
 
 fn any_bytes() -> impl Strategy<Value = bytes::Bytes> {
