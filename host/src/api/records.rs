@@ -72,7 +72,10 @@ pub async fn read(
         shutdown: state.shutdown.clone(),
         _permit: permit,
     };
-    Ok(sse::chunked(lines, if shape == Shape::Raw { "application/octet-stream" } else { "application/x-ndjson" }))
+    Ok(sse::chunked(
+        lines,
+        if shape == Shape::Raw { "application/octet-stream" } else { "application/x-ndjson" },
+    ))
 }
 
 fn shape(params: &Params) -> Result<Shape, ApiError> {

@@ -46,9 +46,7 @@ pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
 
 fn explain(cause: Cause) -> MigrateError {
     let denied = |error: &sqlx::Error| {
-        error
-            .as_database_error()
-            .is_some_and(|error| error.code().as_deref() == Some("42501"))
+        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501"))
     };
     match cause {
         Cause::VersionMissing(version) => MigrateError::Newer(version),
