@@ -412,3 +412,6 @@ pub async fn advance_source_in(
     .rows_affected();
     if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,5 +9,6 @@
 mod aircraft;
 mod bad_input;
 mod files;
+mod refusals;
 mod support;
 mod tidy;
