@@ -684,14 +684,18 @@ BEGIN
          ORDER BY s.lower
     LOOP
         RETURN QUERY EXECUTE format(
-            'WITH near AS (
+            'WITH first AS MATERIALIZED (
+                 SELECT b.base_offset, b.record_count FROM log.%1$I b
+                  WHERE b.partition = $1 AND b.base_offset <= $2 ORDER BY b.base_offset DESC LIMIT 1
+             ), near AS (
                  SELECT b.base_offset, b.record_count, b.bytes, b.ts, b.timestamps, b.keys, b.headers, b.payloads
                    FROM log.%1$I b
                   WHERE b.partition = $1
-                    AND b.base_offset >= coalesce((SELECT max(l.base_offset) FROM log.%1$I l
-                                                    WHERE l.partition = $1 AND l.base_offset <= $2), $2)
+                    AND b.base_offset >= coalesce((SELECT f.base_offset FROM first f), $2)
                     AND b.base_offset + b.record_count > $2
-                  ORDER BY b.base_offset LIMIT 512
+                  ORDER BY b.base_offset
+                  -- Not many more rows than it takes if they are all as large as the first.
+                  LIMIT coalesce((SELECT least(512, $3 / f.record_count + 2) FROM first f), 512)
              ), counted AS (
                  SELECT n.*, sum(n.record_count) OVER w AS records, sum(n.bytes) OVER w AS size,
                         row_number() OVER w AS place
@@ -764,11 +768,10 @@ DECLARE
     v_expired int := 0;
 BEGIN
     SELECT * INTO v_topic FROM tidemill.topics t WHERE t.topic_id = p_topic_id;
-    FOR v_segment IN
-        SELECT * FROM tidemill.segments s
-         WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower FOR UPDATE
     LOOP
-        EXIT WHEN (v_segment.upper >= clock_timestamp() - v_topic.hot_retention) IS NOT FALSE
+        SELECT * INTO v_segment FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower LIMIT 1 FOR UPDATE;
+        EXIT WHEN NOT FOUND OR (v_segment.upper >= clock_timestamp() - v_topic.hot_retention) IS NOT FALSE
                OR NOT (v_segment.state = 'archived' OR (v_segment.state = 'sealed' AND NOT v_topic.archive));
         UPDATE tidemill.log_start l SET start_offset = greatest(l.start_offset, r.next_offset)
           FROM tidemill.segment_ranges r

@@ -1,6 +1,7 @@
 //! Pipeline files as test cases. To add one, put a file or a folder of files into `tests/pipelines/valid` or
 //! `tests/pipelines/invalid` and run the tests with `TIDEMILL_UPDATE=1`, which writes what comes out beside it: the plan
-//! (`.plan`) or the errors (`.err`). Read it before committing it.
+//! (`.plan`) or the errors (`.err`). Read it before committing it. `tests/pipelines/unfit` is the same for files that are
+//! valid, but do not go with their components; `pipeline::check` runs it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,13 @@ use super::plan::Plan;
 use super::secret::Vault;
 use super::{ConfigErrors, diff, json_schema, load_with};
 
-fn load(path: &Path) -> Result<Plan, ConfigErrors> {
+pub(crate) fn load(path: &Path) -> Result<Plan, ConfigErrors> {
     let vault = Vault { env: &|name| (name == "API_KEY").then(|| "hunter2".to_string()) };
     load_with(&[path], &vault)
 }
 
 /// Files and folders of a kind of case; paths are relative to the package, so that messages are the same everywhere.
-fn cases(kind: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn cases(kind: &str) -> Result<Vec<PathBuf>> {
     let folder = Path::new("tests/pipelines").join(kind);
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
@@ -32,7 +33,7 @@ fn cases(kind: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Compares with the file beside the case, or writes it.
-fn expect(case: &Path, extension: &str, actual: &str) -> Result<()> {
+pub(crate) fn expect(case: &Path, extension: &str, actual: &str) -> Result<()> {
     let file = case.with_extension(extension);
     let actual = format!("{}\n", actual.trim_end());
     if std::env::var_os("TIDEMILL_UPDATE").is_some() {
@@ -105,5 +106,65 @@ fn the_ready_pipelines_load_together() -> Result<()> {
     assert_eq!(first, Some("id"), "fields are in file order");
     assert!(diff(&plan, &plan).is_empty());
     assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);
+    Ok(())
+}
+
+/// The keys of a schema with their path, without the names that users choose.
+fn keys(schema: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    for (key, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        found.push((path.to_string(), key.clone()));
+        keys(inner, key, found);
+    }
+    for inner in ["additionalProperties", "items"].iter().filter_map(|k| schema.get(k)) {
+        keys(inner, path, found);
+    }
+    for form in ["anyOf", "oneOf"].iter().filter_map(|k| schema.get(k)?.as_array()).flatten() {
+        keys(form, path, found);
+    }
+}
+
+#[test]
+fn the_reference_names_every_key() -> Result<()> {
+    let reference = std::fs::read_to_string("../docs/pipelines.md")?;
+    let mut found = Vec::new();
+    keys(json_schema(), "", &mut found);
+    ensure!(found.len() > 40, "only {} keys were found", found.len());
+    for (parent, key) in found {
+        let written = [
+            format!("`{key}`"),
+            format!("`{parent}.{key}`"),
+            format!("`{key}."),
+            format!("`[{key}]`"),
+            format!("`[{key}."),
+            format!("`[[{key}]]`"),
+            format!("{{ {key} = "),
+        ];
+        ensure!(
+            written.iter().any(|form| reference.contains(form)),
+            "docs/pipelines.md does not tell of `{parent}.{key}`"
+        );
+    }
+    Ok(())
+}
+
+/// The examples of the reference, in a file with what they need around them.
+#[test]
+fn the_examples_of_the_reference_are_valid() -> Result<()> {
+    let reference = std::fs::read_to_string("../docs/pipelines.md")?;
+    let examples: Vec<&str> = reference
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(|example| example.trim_end())
+        .collect();
+    ensure!(examples.len() == 4, "{} examples were found", examples.len());
+    let text = format!(
+        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n",
+        examples[2], examples[0], examples[1], examples[3]
+    );
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("p.toml");
+    std::fs::write(&file, text)?;
+    load(&file)?;
     Ok(())
 }

@@ -8,17 +8,11 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::config::plan::{Acks, Cold, Format, TopicPlan};
 use crate::ids::{Offset, Partition, TopicName};
-use crate::pg::migrate::migrate;
 use crate::pg::notify::NotifyHub;
-use crate::pg::testing::{self, TestDatabase};
+use crate::pg::testing::{TestDatabase, database};
 use crate::record::{NewRecord, Record};
 
 use super::{AppendOptions, FetchLimits, Log, LogOptions, ProducerSeq, Topic};
-
-/// A database with the schema and nothing else.
-pub(crate) async fn database() -> TestDatabase {
-    testing::database_with("migrated", |pool| async move { migrate(&pool).await.unwrap() }).await
-}
 
 pub(crate) fn log_with(database: &TestDatabase, options: LogOptions) -> Log {
     let hub = NotifyHub::start(database.pool.clone(), None);
@@ -61,38 +55,22 @@ pub(crate) fn record(key: Option<&str>, payload: impl Into<String>) -> NewRecord
 }
 
 pub(crate) fn records(payloads: impl IntoIterator<Item = impl ToString>) -> Vec<NewRecord> {
-    payloads
-        .into_iter()
-        .map(|payload| record(None, payload.to_string()))
-        .collect()
+    payloads.into_iter().map(|payload| record(None, payload.to_string())).collect()
 }
 
 pub(crate) fn to(partition: Partition) -> AppendOptions {
-    AppendOptions {
-        partition: Some(partition),
-        producer: None,
-    }
+    AppendOptions { partition: Some(partition), producer: None }
 }
 
 pub(crate) fn by(id: &str, epoch: i64, seq: i64) -> AppendOptions {
-    AppendOptions {
-        partition: None,
-        producer: Some(ProducerSeq {
-            id: id.to_owned(),
-            epoch,
-            seq,
-        }),
-    }
+    AppendOptions { partition: None, producer: Some(ProducerSeq { id: id.to_owned(), epoch, seq }) }
 }
 
 /// Everything in a partition from an offset to the end.
 pub(crate) async fn read(log: &Log, topic: &Topic, partition: Partition, from: Offset) -> Vec<Record> {
     let (mut read, mut next) = (Vec::new(), from);
     loop {
-        let fetched = log
-            .fetch(topic, partition, next, FetchLimits::default())
-            .await
-            .unwrap();
+        let fetched = log.fetch(topic, partition, next, FetchLimits::default()).await.unwrap();
         for batch in &fetched.batches {
             assert_eq!(batch.base_offset, next, "a gap");
             next = batch.next_offset();

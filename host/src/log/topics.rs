@@ -16,6 +16,8 @@ use super::{Log, LogError};
 
 /// What another host changed about a topic is seen after this long.
 const CACHED_FOR: Duration = Duration::from_secs(5);
+/// Attempts at deleting a topic: each waits up to five seconds for those who use it.
+const DELETE_ATTEMPTS: u32 = 3;
 /// How alike a name must be to be suggested, from 0 to 1.
 const ALIKE: f64 = 0.75;
 
@@ -102,9 +104,7 @@ impl Log {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY t.name")))
             .fetch_all(self.pool())
             .await?;
-        rows.iter()
-            .map(|row| Ok(self.shared.topics.put(topic(row)?)))
-            .collect()
+        rows.iter().map(|row| Ok(self.shared.topics.put(topic(row)?))).collect()
     }
 
     /// Makes a topic, with its first segments.
@@ -210,7 +210,7 @@ impl Log {
             match deleted {
                 Ok(_) => return Ok(()),
                 Err(error) if code(&error) == "TM001" => return Err(self.not_found(name.as_str()).await?),
-                Err(error) if Trouble::of(&error) == Trouble::Passing && attempt < super::error::ATTEMPTS => {
+                Err(error) if Trouble::of(&error) == Trouble::Passing && attempt < DELETE_ATTEMPTS => {
                     tokio::time::sleep(super::error::pause(attempt)).await;
                     attempt += 1;
                 }
@@ -267,12 +267,7 @@ impl Log {
             .topics()
             .await?
             .iter()
-            .map(|topic| {
-                (
-                    strsim::jaro_winkler(name, topic.name.as_str()),
-                    topic.name.to_string(),
-                )
-            })
+            .map(|topic| (strsim::jaro_winkler(name, topic.name.as_str()), topic.name.to_string()))
             .filter(|(alike, _)| *alike >= ALIKE)
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -352,3 +347,6 @@ fn acks_name(acks: Acks) -> &'static str {
         Acks::Relaxed => "relaxed",
     }
 }
+
+#[cfg(test)]
+mod tests;

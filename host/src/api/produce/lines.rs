@@ -20,18 +20,18 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes the parameters that say where keys are.
-    pub fn configure(&mut self, params: &Params) -> Result<(), ApiError> {
-        self.key_field = params.text("key_field").map(String::from);
-        self.key_separator = params.text("key_separator").map(String::from);
+    /// With the parameters that say where keys are.
+    pub fn new(json: bool, params: &Params) -> Result<Self, ApiError> {
+        let key_field = params.text("key_field").map(String::from);
+        let key_separator = params.text("key_separator").map(String::from);
         let bad = |message| Err(ApiError::bad_request("bad_parameter", message));
-        if self.key_field.is_some() && self.key_separator.is_some() {
+        if key_field.is_some() && key_separator.is_some() {
             return bad("key_field and key_separator both say where the key is; give one of them");
         }
-        if self.key_separator.as_deref().is_some_and(|text| text.is_empty() || text.contains('\n')) {
+        if key_separator.as_deref().is_some_and(|text| text.is_empty() || text.contains('\n')) {
             return bad("key_separator must be some text within a line, such as %09 for a tab");
         }
-        Ok(())
+        Ok(Self { json, key_field, key_separator })
     }
 
     /// Cuts the body at its line ends. The last line may have none; nothing else is changed.
@@ -53,12 +53,17 @@ impl Lines {
     fn record(&self, line: &Bytes, number: usize) -> Result<NewRecord, ApiError> {
         let (key, payload) = match (&self.key_field, &self.key_separator) {
             (Some(field), _) => {
-                let key = key::of_field(line, field).map_err(|error| refused(number, line, &error.to_string()))?;
+                let key =
+                    key::of_field(line, field).map_err(|error| refused(number, line, &error.to_string()))?;
                 (key.map(|key| shared(line, key)), line.clone())
             }
             (None, Some(separator)) => {
                 let Some((key, payload)) = key::before(line, separator.as_bytes()) else {
-                    return Err(refused(number, line, &format!("has no separator {separator:?} after a key")));
+                    return Err(refused(
+                        number,
+                        line,
+                        &format!("has no separator {separator:?} after a key"),
+                    ));
                 };
                 let payload = line.slice_ref(payload);
                 if self.json {
@@ -96,7 +101,8 @@ fn refused(number: usize, line: &Bytes, why: &str) -> ApiError {
     let hint = match line.is_empty() {
         true => "leave empty lines out".to_string(),
         false => {
-            let start: String = String::from_utf8_lossy(&line[..line.len().min(120)]).chars().take(60).collect();
+            let start: String =
+                String::from_utf8_lossy(&line[..line.len().min(120)]).chars().take(60).collect();
             format!("nothing of the body was stored; the line starts with {start:?}")
         }
     };
@@ -128,7 +134,11 @@ mod tests {
         assert!(plain.parse(&Bytes::new()).unwrap().is_empty());
         // No payload is a copy.
         let within = body.as_ptr_range();
-        assert!(records.iter().all(|p| p.record.payload.is_empty() || within.contains(&p.record.payload.as_ptr())));
+        assert!(
+            records
+                .iter()
+                .all(|p| p.record.payload.is_empty() || within.contains(&p.record.payload.as_ptr()))
+        );
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(in crate::log) struct Appenders {
     hub: NotifyHub,
     options: LogOptions,
     queues: Arc<Queues>,
+    /// Bytes over all queues.
+    budget: Arc<Semaphore>,
     rotation: AtomicU32,
 }
 
@@ -45,13 +47,13 @@ pub(super) struct Request {
     pub(super) relaxed: bool,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
     /// Given back when the request is answered.
-    _budget: OwnedSemaphorePermit,
+    _budget: [OwnedSemaphorePermit; 2],
 }
 
 /// Room for one request.
 pub(in crate::log) struct Slot {
     permit: mpsc::OwnedPermit<Request>,
-    budget: OwnedSemaphorePermit,
+    budget: [OwnedSemaphorePermit; 2],
     bytes: usize,
 }
 
@@ -62,6 +64,7 @@ impl Appenders {
             hub,
             options: options.clone(),
             queues: Arc::default(),
+            budget: Arc::new(Semaphore::new(options.queue_bytes_total.div_ceil(UNIT))),
             rotation: AtomicU32::new(fastrand::u32(..)),
         }
     }
@@ -78,22 +81,17 @@ impl Appenders {
         topic: &Topic,
         bytes: usize,
     ) -> Result<Slot, AppendError> {
-        let max = self.options.queue_bytes;
+        let max = self.options.queue_bytes.min(self.options.queue_bytes_total);
         if bytes > max {
             return Err(AppendError::RequestTooLarge { size: bytes, max });
         }
         let overloaded = || {
             metrics::counter!("tidemill_append_overloaded_total").increment(1);
-            AppendError::Overloaded {
-                topic: topic.name.clone(),
-            }
+            AppendError::Overloaded { topic: topic.name.clone() }
         };
         // Under the lock a queue that is in the map has a task that will read what is reserved.
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut queue = queues
-            .entry(target)
-            .or_insert_with(|| self.start(target, topic))
-            .clone();
+        let mut queue = queues.entry(target).or_insert_with(|| self.start(target, topic)).clone();
         let permit = match queue.requests.try_reserve_owned() {
             Ok(permit) => permit,
             Err(TrySendError::Full(_)) => return Err(overloaded()),
@@ -106,31 +104,17 @@ impl Appenders {
         };
         drop(queues);
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let budget = queue
-            .budget
-            .try_acquire_many_owned(units)
-            .map_err(|_| overloaded())?;
-        Ok(Slot {
-            permit,
-            budget,
-            bytes,
-        })
+        let take = |budget: Arc<Semaphore>| budget.try_acquire_many_owned(units).map_err(|_| overloaded());
+        let budget = [take(queue.budget)?, take(self.budget.clone())?];
+        Ok(Slot { permit, budget, bytes })
     }
 
     fn start(&self, target: TopicPartition, topic: &Topic) -> Queue {
         let (requests, received) = mpsc::channel(self.options.queue_requests.max(1));
-        let appender = Appender::new(
-            target,
-            topic.name.clone(),
-            self.pool.clone(),
-            self.hub.clone(),
-            received,
-        );
+        let appender =
+            Appender::new(target, topic.name.clone(), self.pool.clone(), self.hub.clone(), received);
         tokio::spawn(appender.run(self.options.appender_idle, Arc::downgrade(&self.queues)));
-        Queue {
-            requests,
-            budget: Arc::new(Semaphore::new(self.options.queue_bytes.div_ceil(UNIT))),
-        }
+        Queue { requests, budget: Arc::new(Semaphore::new(self.options.queue_bytes.div_ceil(UNIT))) }
     }
 
     #[cfg(test)]
