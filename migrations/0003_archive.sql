@@ -84,7 +84,8 @@ AS $$
      WHERE t.topic_id = s.topic_id
        AND s.segment_id = (
            SELECT c.segment_id FROM tidemill.segments c JOIN tidemill.topics ct ON ct.topic_id = c.topic_id
-            WHERE c.state = 'sealed' AND ct.archive AND (c.archive_until IS NULL OR c.archive_until < clock_timestamp())
+            WHERE c.state = 'sealed' AND ct.archive AND (c.archive_until IS NULL OR c.archive_until < clock_timestamp()
+                                                         OR c.archive_owner = p_owner)
             ORDER BY c.lower LIMIT 1
               FOR UPDATE OF c SKIP LOCKED)
     RETURNING s.segment_id, s.topic_id, t.name, s.lower, s.table_name, s.archive_epoch
@@ -177,3 +178,14 @@ AS $$
     SELECT count(*), coalesce(sum(o.records), 0)::bigint, coalesce(sum(o.bytes), 0)::bigint, coalesce(sum(o.hot_bytes), 0)::bigint
       FROM tidemill.objects o WHERE o.topic_id = p_topic_id
 $$;
+
+-- As before (0002), and where what is in Postgres starts: a group that stands before it cannot read on.
+CREATE OR REPLACE VIEW tidemill.lag AS
+SELECT o.group_name, t.name AS topic, o.partition, o.next_offset, c.next_offset AS end_offset,
+       c.next_offset - o.next_offset AS lag,
+       CASE WHEN o.expires_at > clock_timestamp() THEN o.owner END AS owner, o.epoch, o.stage, o.digest, o.updated_at,
+       l.start_offset
+  FROM tidemill.consumer_offsets o
+  JOIN tidemill.topics t USING (topic_id)
+  JOIN tidemill.log_counter c USING (topic_id, partition)
+  JOIN tidemill.log_start l USING (topic_id, partition);

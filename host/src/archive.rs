@@ -10,12 +10,13 @@
 //! When the bucket does not answer, segments wait in Postgres, which keeps serving; the error is in the segment's row.
 //!
 //! Reading order: [`parquet`] (records to files and back), [`store`] (the bucket), [`archiver`] (the task), `segment` (one
-//! segment, step by step), [`catalog`] (the SQL), `sweep`, [`key`] (names of objects).
+//! segment, step by step), [`catalog`] (the SQL), `sweep`, [`picture`] (what is where), [`key`] (names of objects).
 
 pub mod archiver;
 pub mod catalog;
 pub mod key;
 pub mod parquet;
+pub mod picture;
 pub mod store;
 
 mod segment;

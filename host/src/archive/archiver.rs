@@ -166,6 +166,8 @@ impl Archiver {
                 Err(error) => {
                     report.failures.push(format!("segment {}: {error}", claim.table));
                     self.give_back(&claim, &error).await?;
+                    // What ails one may ail all; the next look takes another.
+                    break;
                 }
             }
         }

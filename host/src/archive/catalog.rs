@@ -90,7 +90,7 @@ pub async fn renew(pool: &PgPool, claim: &Claim, ttl: Duration) -> Result<bool, 
 /// Notes why an attempt failed, and leaves the segment alone for `pause`.
 pub async fn failed(pool: &PgPool, claim: &Claim, error: &str, pause: Duration) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE tidemill.segments SET archive_error = left($3, 1000), \
+        "UPDATE tidemill.segments SET archive_owner = NULL, archive_error = left($3, 1000), \
          archive_until = clock_timestamp() + make_interval(secs => $4) \
          WHERE segment_id = $1 AND archive_epoch = $2 AND state = 'sealed'",
     )
