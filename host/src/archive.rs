@@ -24,3 +24,6 @@ mod sweep;
 
 pub use archiver::{ArchiveError, Archiver, ArchiverOptions, Report};
 pub use store::{Bucket, BucketError, BucketOptions};
+
+#[cfg(test)]
+mod tests;

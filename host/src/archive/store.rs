@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
@@ -127,7 +127,11 @@ impl Bucket {
             .with_connect_timeout(options.connect);
         let retry =
             RetryConfig { max_retries: options.retries, retry_timeout: options.request, ..Default::default() };
-        let mut builder = AmazonS3Builder::from_env().with_client_options(client).with_retry(retry);
+        // The store compares what it got with this, so half a body is not taken for the whole.
+        let mut builder = AmazonS3Builder::from_env()
+            .with_client_options(client)
+            .with_retry(retry)
+            .with_checksum_algorithm(Checksum::SHA256);
         for (name, value) in &options.settings {
             let key: AmazonS3ConfigKey = name.parse().map_err(|_| wrong(format!("there is no setting {name:?}")))?;
             builder = builder.with_config(key, value);
