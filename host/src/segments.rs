@@ -295,8 +295,8 @@ impl Maintainer {
         .fetch_one(&self.pool)
         .await?;
         let segments = sqlx::query(
-            "DELETE FROM tidemill.segments s USING tidemill.topics t WHERE t.topic_id = s.topic_id AND NOT t.archive \
-             AND s.state = 'dropped' AND s.dropped_at < clock_timestamp() - interval '1 day'",
+            "DELETE FROM tidemill.segments s WHERE s.state = 'dropped' AND s.dropped_at < clock_timestamp() - interval '1 day' \
+             AND NOT EXISTS (SELECT 1 FROM tidemill.objects o WHERE o.segment_id = s.segment_id)",
         )
         .execute(&self.pool)
         .await?;

@@ -18,7 +18,7 @@ use super::path::Named;
 use crate::archive::picture;
 use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
 use crate::config::units;
-use crate::ids::{Offset, TopicName};
+use crate::ids::{GroupName, Offset, TopicName};
 use crate::log::{LogError, Topic};
 
 /// Topics that are looked at side by side for a listing.
@@ -49,6 +49,8 @@ pub struct TopicView {
 struct RetentionView {
     hot: String,
     cold: String,
+    /// Groups for which rows stay longer than `hot`.
+    hold: Vec<GroupName>,
 }
 
 /// What is in Postgres, measured there.
@@ -188,6 +190,7 @@ async fn view(state: &ApiState, topic: &Topic) -> Result<TopicView, ApiError> {
                 Cold::Forever => "forever".to_string(),
                 Cold::For(time) => short(time),
             },
+            hold: topic.hold.groups.clone(),
         },
         acks: topic.acks,
         compression: topic.compression.clone(),

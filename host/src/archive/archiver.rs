@@ -21,6 +21,9 @@ use crate::log::{Log, LogError};
 /// The object that says whose bucket it is.
 const OWNER: &str = "tidemill.json";
 
+/// After failures the interval doubles so many times, so that a bucket that is away costs little.
+const MOST_DOUBLINGS: u32 = 5;
+
 /// When the steps are due.
 #[derive(Clone, Debug)]
 pub struct ArchiverOptions {
@@ -131,6 +134,7 @@ impl Archiver {
     /// Ticks until it is told to stop. Failures are logged and tried again.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut last_error = String::new();
+        let mut failed = 0;
         loop {
             let error = tokio::select! {
                 () = stop.cancelled() => return,
@@ -145,10 +149,11 @@ impl Archiver {
             if !error.is_empty() && error != last_error {
                 tracing::warn!(error, "not archived; trying again, and nothing is dropped before");
             }
+            failed = if error.is_empty() { 0 } else { (failed + 1).min(MOST_DOUBLINGS) };
             last_error = error;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(self.options.interval) => {}
+                () = sleep(self.options.interval * (1 << failed)) => {}
             }
         }
     }

@@ -24,12 +24,19 @@ use crate::record::{Record, StoredBatch};
 /// Bytes of records that are read from Postgres at once.
 const PAGE_BYTES: u64 = 8 << 20;
 /// Bytes of records in one object at most, unless one batch has more: an object is put in one piece, from memory.
-const OBJECT_BYTES: u64 = 256 << 20;
+const OBJECT_BYTES: u64 = 128 << 20;
 /// Times an object is read back before what comes is taken for what is there.
 const READS: u32 = 3;
 
-/// Archives one claimed segment.
+/// Archives one claimed segment, and holds on to the claim meanwhile.
 pub(super) async fn archive(archiver: &Archiver, claim: &Claim) -> Result<Report, ArchiveError> {
+    tokio::select! {
+        done = steps(archiver, claim) => done,
+        lost = keep(archiver, claim) => Err(lost),
+    }
+}
+
+async fn steps(archiver: &Archiver, claim: &Claim) -> Result<Report, ArchiveError> {
     crash::point("archive.claim");
     let topic = archiver.log.topic(claim.name.as_str()).await?;
     let layout = Layout::of(&topic);
@@ -69,7 +76,6 @@ async fn one_object(
     crash::point("archive.write");
     let offsets = encoded.footer.first_offset..encoded.footer.next_offset;
     let path = object_key(&claim.name, claim.lower, partition, &offsets, &sha256);
-    keep(archiver, claim).await?;
     if !catalog::intend(&archiver.pool, &path).await? {
         return Err(catalog::CommitError::Swept.into());
     }
@@ -80,7 +86,6 @@ async fn one_object(
     crash::point("archive.put");
     let object = NewObject { path, bytes: encoded.bytes, sha256, record_bytes, footer: encoded.footer.clone() };
     verify(archiver, &object, &encoded).await?;
-    keep(archiver, claim).await?;
     Ok(object)
 }
 
@@ -126,7 +131,6 @@ async fn read(
         if page.is_empty() {
             return Err(ArchiveError::Hole { table: claim.table.clone(), partition, offset: next, end: range.end });
         }
-        keep(archiver, claim).await?;
     }
 }
 
@@ -179,11 +183,15 @@ async fn verify(archiver: &Archiver, object: &NewObject, encoded: &Encoded) -> R
     }
 }
 
-/// Holds on to the claim, or ends the attempt.
-async fn keep(archiver: &Archiver, claim: &Claim) -> Result<(), ArchiveError> {
-    match catalog::renew(&archiver.pool, claim, archiver.options.claim).await? {
-        true => Ok(()),
-        false => Err(catalog::CommitError::Fenced.into()),
+/// Renews the claim until it is lost. When Postgres does not answer the steps find out for themselves.
+async fn keep(archiver: &Archiver, claim: &Claim) -> ArchiveError {
+    loop {
+        tokio::time::sleep(archiver.options.claim / 3).await;
+        match catalog::renew(&archiver.pool, claim, archiver.options.claim).await {
+            Ok(true) => {}
+            Ok(false) => return catalog::CommitError::Fenced.into(),
+            Err(error) => tracing::debug!(%error, table = claim.table, "the claim was not renewed"),
+        }
     }
 }
 
