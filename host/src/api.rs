@@ -30,6 +30,9 @@ mod tables;
 mod topics;
 mod web;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -70,7 +73,7 @@ pub struct ApiSettings {
 }
 
 /// What handlers work with. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiState {
     pub log: Log,
     pub replay: Replay,
@@ -111,6 +114,7 @@ impl ApiState {
         runtime: Runtime,
         settings: ApiSettings,
     ) -> Self {
+        metrics::start();
         let started_at = log.clock().now();
         Self {
             log,

@@ -100,7 +100,8 @@ impl App {
         let server = match &options.database_url {
             Some(_) => None,
             None => {
-                let embedded = EmbeddedOptions { binaries: options.postgres_bin.clone(), ..Default::default() };
+                let embedded =
+                    EmbeddedOptions { binaries: options.postgres_bin.clone(), ..Default::default() };
                 Some(EmbeddedServer::start(&data_dir, embedded).await?)
             }
         };
@@ -148,7 +149,8 @@ impl App {
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let url = listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let url =
+            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let postgres_url = redact_url(&database);
         let state = ApiState::new(
             log.clone(),

@@ -46,7 +46,7 @@ pub use bindings::shared::tidemill::plugin::types::{
 };
 pub use bindings::sink::exports::tidemill::plugin::delivering::Token;
 pub use bindings::transform::exports::tidemill::plugin::transforming::Outcome;
-pub use descriptor::check_config;
+pub use descriptor::{check_config, config_validator};
 pub use engine::{EngineError, EngineOptions, MAX_LIVE_INSTANCES, PluginEngine, TICK};
 pub use error::{CallError, Excess};
 pub use instance::Instance;

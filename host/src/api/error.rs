@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ids::{NameError, Offset, Partition};
 use crate::log::{AppendError, FetchError, LogError};
+use crate::replay::ReplayError;
 use crate::tables::TableError;
 
 /// An error answer. The code is for programs, the message says what happened, the hint what to do.
@@ -72,7 +73,9 @@ impl ApiError {
         Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "offset_out_of_range",
-            format!("offset {offset} of partition {partition} is out of range: the log holds {start} up to {end}"),
+            format!(
+                "offset {offset} of partition {partition} is out of range: the log holds {start} up to {end}"
+            ),
         )
         .hint("read from earliest or latest")
     }
@@ -130,9 +133,7 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.close {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -161,8 +162,9 @@ impl From<LogError> for ApiError {
                 };
                 Self::not_found("topic_not_found", format!("there is no topic {name:?}")).hint(hint)
             }
-            LogError::TopicExists(_) => Self::conflict("topic_exists", message)
-                .hint("use it as it is, or choose another name"),
+            LogError::TopicExists(_) => {
+                Self::conflict("topic_exists", message).hint("use it as it is, or choose another name")
+            }
             LogError::TopicFixed { .. } => Self::conflict("topic_fixed", message),
             LogError::Invalid(_) => Self::bad_request("invalid", message),
             LogError::Read(error) => error.into(),
@@ -206,6 +208,12 @@ impl From<FetchError> for ApiError {
             FetchError::Unavailable(_) => Self::no_postgres(message),
             FetchError::Postgres(error) => Self::postgres(&error),
         }
+    }
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        error.source.into()
     }
 }
 

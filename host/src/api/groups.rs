@@ -133,8 +133,8 @@ pub async fn commit(
         ApiError::bad_request("bad_position", format!("{:?} is no position", commit.position))
             .hint("it looks like 0:120,1:99, the next offset of each partition")
     })?;
-    if let Some((partition, _)) = position.iter().find(|(partition, _)| *partition >= topic.partitions) {
-        return Err(no_partition(&topic, partition));
+    if let Some((partition, _)) = position.0.iter().find(|(partition, _)| **partition >= topic.partitions) {
+        return Err(no_partition(&topic, *partition));
     }
     let standing = state.groups.describe(&group).await?;
     let here = standing.iter().find(|lag| lag.topic == commit.topic.as_str());
@@ -177,5 +177,6 @@ async fn unknown(state: &ApiState, group: &GroupName) -> ApiError {
         Some((_, near)) => format!("did you mean {near:?}?"),
         None => "GET /v1/groups lists them; a group begins with its first commit or seek".to_string(),
     };
-    ApiError::not_found("group_not_found", format!("there is no consumer group {:?}", group.as_str())).hint(hint)
+    ApiError::not_found("group_not_found", format!("there is no consumer group {:?}", group.as_str()))
+        .hint(hint)
 }

@@ -6,7 +6,14 @@
 use sqlx::migrate::{MigrateError as Cause, Migrator};
 use sqlx::postgres::PgPool;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+/// What is applied is written down in a table with its schema's name: without it, `search_path` decides, and that changes
+/// once there is a schema named after the role.
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("../migrations");
+    migrations.create_schema("tidemill");
+    migrations.dangerous_set_table_name("tidemill.migrations");
+    migrations
+}
 
 /// Why the schema could not be brought up to date. The database is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +41,12 @@ pub enum MigrateError {
 
 /// Applies what is missing.
 pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    MIGRATIONS.run(pool).await.map_err(explain)
+    migrations().run(pool).await.map_err(explain)
 }
 
 fn explain(cause: Cause) -> MigrateError {
     let denied = |error: &sqlx::Error| {
-        error
-            .as_database_error()
-            .is_some_and(|error| error.code().as_deref() == Some("42501"))
+        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501"))
     };
     match cause {
         Cause::VersionMissing(version) => MigrateError::Newer(version),

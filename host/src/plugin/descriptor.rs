@@ -65,6 +65,15 @@ pub fn check_config(descriptor: &Descriptor, config: &Value) -> Result<(), Vec<S
     problems.into_result()
 }
 
+/// The compiled JSON Schema of a plugin's `config`; None if the plugin takes no config.
+///
+/// # Errors
+///
+/// In words, if the schema is not one.
+pub fn config_validator(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
+    schema(descriptor)
+}
+
 /// None if the plugin takes no config. Schemas come with plugins, so references to the outside are not followed and
 /// patterns run in linear time.
 fn schema(descriptor: &Descriptor) -> Result<Option<Validator>, String> {

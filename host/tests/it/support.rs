@@ -45,7 +45,8 @@ pub fn scratch() -> tempfile::TempDir {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("its mode can be set");
     }
     folder
 }
@@ -63,7 +64,7 @@ impl Host {
     /// Starts a host on a data directory and waits until it serves.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let (child, url, postgres_url) = launch(data_dir, &arguments);
+        let (child, url, postgres_url) = launch(data_dir, &arguments).unwrap_or_else(|said| panic!("{said}"));
         Self { child, url, postgres_url, data_dir: data_dir.to_path_buf(), arguments }
     }
 
@@ -75,7 +76,8 @@ impl Host {
 
     /// Starts it again on the same data.
     pub fn restart(&mut self) {
-        let (child, url, postgres_url) = launch(&self.data_dir, &self.arguments);
+        let (child, url, postgres_url) =
+            launch(&self.data_dir, &self.arguments).unwrap_or_else(|said| panic!("{said}"));
         self.child = child;
         self.url = url;
         self.postgres_url = postgres_url;
@@ -95,8 +97,19 @@ impl Host {
     }
 
     pub async fn pool(&self) -> PgPool {
-        let options = tidemill::pg::pool::parse_url(&self.postgres_url).expect("the host prints a usable URL");
-        PgPoolOptions::new().max_connections(4).connect_with(options).await.expect("the host's Postgres answers")
+        let options =
+            tidemill::pg::pool::parse_url(&self.postgres_url).expect("the host prints a usable URL");
+        // Right after a crash the server refuses connections until it has recovered.
+        let deadline = Instant::now() + START;
+        loop {
+            match PgPoolOptions::new().max_connections(4).connect_with(options.clone()).await {
+                Ok(pool) => return pool,
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "the host's Postgres does not answer: {error}")
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -120,8 +133,12 @@ impl Drop for Host {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_some() {
             // Killed: its Postgres still runs. A host without pipelines takes it over and stops it in order.
-            let (child, ..) = launch(&self.data_dir, &[]);
-            self.child = child;
+            match launch(&self.data_dir, &[]) {
+                Ok((child, ..)) => self.child = child,
+                Err(said) => {
+                    return eprintln!("the Postgres in {} is left running: {said}", self.data_dir.display());
+                }
+            }
         }
         terminate(&self.child);
         let _ = self.child.wait();
@@ -138,7 +155,8 @@ fn terminate(child: &Child) {
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
 }
 
-fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
+/// The process, its address and its Postgres; or what it said instead of serving.
+fn launch(data_dir: &Path, arguments: &[String]) -> Result<(Child, String, String), String> {
     let mut child = tidemill()
         .arg("up")
         .args(arguments)
@@ -174,14 +192,14 @@ fn launch(data_dir: &Path, arguments: &[String]) -> (Child, String, String) {
                 match words.as_slice() {
                     ["map", "and", "API", address] => url = address.to_string(),
                     ["Postgres", address] => postgres_url = address.to_string(),
-                    ["stop", ..] => return (child, url, postgres_url),
+                    ["stop", ..] => return Ok((child, url, postgres_url)),
                     _ => {}
                 }
             }
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the host did not serve; it said:\n{}", log.join().unwrap_or_default());
+                return Err(format!("the host did not serve; it said:\n{}", log.join().unwrap_or_default()));
             }
         }
     }
