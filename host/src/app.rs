@@ -213,7 +213,10 @@ impl App {
     /// Ends stages after the commit they are in, then requests, then the embedded server.
     pub async fn stop(self) {
         self.stop_tasks().await;
-        if let Some(server) = self.server
+        let Self { server, runtime, log, .. } = self;
+        // The listener has a connection of its own, which goes with the last handle on the log.
+        drop((runtime, log));
+        if let Some(server) = server
             && let Err(error) = server.stop().await
         {
             tracing::warn!(%error, "the embedded Postgres was not stopped; the next start finds it");

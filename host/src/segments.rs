@@ -120,7 +120,8 @@ impl Maintainer {
             report.forgotten = self.forget().await?;
             self.forget_next = self.clock.now() + FORGET_EVERY;
         }
-        turn.rollback().await?;
+        // It wrote nothing; the server may have ended it as idle if the tick was long.
+        let _ = turn.rollback().await;
         Ok(report)
     }
 
@@ -200,9 +201,10 @@ impl Maintainer {
     async fn expire(&self, report: &mut Report) -> Result<(), SegmentError> {
         let topics: Vec<(i32, String)> = sqlx::query_as(
             "SELECT t.topic_id, t.name FROM tidemill.topics t \
-             WHERE EXISTS (SELECT 1 FROM tidemill.segments s WHERE s.topic_id = t.topic_id \
-                           AND s.state IN ('sealed', 'archived') AND s.upper < clock_timestamp() - t.hot_retention) \
-             ORDER BY t.topic_id",
+             CROSS JOIN LATERAL (SELECT s.state, s.upper FROM tidemill.segments s WHERE s.topic_id = t.topic_id \
+                                   AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower LIMIT 1) oldest \
+             WHERE oldest.upper < clock_timestamp() - t.hot_retention \
+               AND (oldest.state = 'archived' OR (oldest.state = 'sealed' AND NOT t.archive)) ORDER BY t.topic_id",
         )
         .fetch_all(&self.pool)
         .await?;
@@ -266,11 +268,20 @@ impl Maintainer {
         .bind(self.options.forget_producers_after.as_secs_f64())
         .execute(&self.pool)
         .await?;
-        let tombstones = sqlx::query(
-            "DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)",
+        let tombstones: i64 = sqlx::query_scalar(
+            "WITH gone AS (
+                 DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+                 RETURNING table_id, partition, c_offset
+             ), floors AS (
+                 INSERT INTO tidemill.tombstone_floors AS f (table_id, partition, c_offset)
+                 SELECT table_id, partition, max(c_offset) FROM gone GROUP BY 1, 2
+                 ON CONFLICT ON CONSTRAINT tombstone_floors_pk DO UPDATE
+                    SET c_offset = greatest(f.c_offset, excluded.c_offset)
+             )
+             SELECT count(*) FROM gone",
         )
         .bind(self.options.forget_tombstones_after.as_secs_f64())
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
         let segments = sqlx::query(
             "DELETE FROM tidemill.segments s USING tidemill.topics t WHERE t.topic_id = s.topic_id AND NOT t.archive \
@@ -278,7 +289,7 @@ impl Maintainer {
         )
         .execute(&self.pool)
         .await?;
-        Ok(producers.rows_affected() + tombstones.rows_affected() + segments.rows_affected())
+        Ok(producers.rows_affected() + tombstones.max(0) as u64 + segments.rows_affected())
     }
 }
 

@@ -166,6 +166,7 @@ impl RecordLines {
     }
 
     fn write(&mut self, piece: &Piece) -> Bytes {
+        self.writer.out.reserve(CHUNK + piece.records().len());
         for record in piece.records() {
             match self.raw {
                 true => self.writer.out.extend_from_slice(&record.payload),

@@ -61,13 +61,15 @@ async fn refused_messages_go_where_on_error_says_and_the_rest_keeps_its_order() 
     .fetch_all(&pool)
     .await
     .expect("dead letters can be read");
-    let letters: Vec<_> = letters.iter().map(|(s, k, o, p, a)| (s.as_str(), k.as_str(), *o, p.as_str(), *a)).collect();
+    let letters: Vec<_> =
+        letters.iter().map(|(s, k, o, p, a)| (s.as_str(), k.as_str(), *o, p.as_str(), *a)).collect();
     assert_eq!(
         letters,
         [("letters", "reject", 2, "bad three", 1), ("letters", "retries", 4, "later five", 3)]
     );
     // The stage that stops has done what comes before the message, and says where and why it stands.
-    eventually("the third stage stops", Duration::from_secs(30), || async { lag(&pool, "stops").await == 4 }).await;
+    eventually("the third stage stops", Duration::from_secs(30), || async { lag(&pool, "stops").await == 4 })
+        .await;
     let mut reason = String::new();
     eventually("the status says why", Duration::from_secs(30), || async {
         let status = host.get("/v1/status").await;
@@ -97,7 +99,8 @@ async fn each_output_can_be_traced_to_its_input_and_its_plugin() {
         .expect("an answer");
     assert!(answer.status().is_success());
     let pool = host.pool().await;
-    eventually("the stage is done", Duration::from_secs(30), || async { lag(&pool, "letters").await == 0 }).await;
+    eventually("the stage is done", Duration::from_secs(30), || async { lag(&pool, "letters").await == 0 })
+        .await;
     let traced: Vec<(String, i64, bool)> = sqlx::query_as(
         "SELECT convert_from(b.payloads[i], 'UTF8'),
                 b.input_offset + coalesce(b.input_index[i], i - 1),
