@@ -1,0 +1,51 @@
+//! Frames to the host.
+
+use std::io::{self, StdoutLock, Write};
+
+use serde::Serialize;
+
+use tidemill::query::protocol::{FrameKind, MAX_FRAME, write_frame};
+
+/// Data is collected to about this much before it is sent.
+const CHUNK: usize = 256 << 10;
+
+/// The host's end of the pipe. As a writer it takes data of the answer.
+pub struct Output {
+    pipe: StdoutLock<'static>,
+    waiting: Vec<u8>,
+}
+
+impl Output {
+    pub fn new(pipe: StdoutLock<'static>) -> Self {
+        Self { pipe, waiting: Vec::new() }
+    }
+
+    /// Sends data that waits, then this frame.
+    pub fn frame(&mut self, kind: FrameKind, body: &impl Serialize) -> io::Result<()> {
+        self.send_waiting()?;
+        write_frame(&mut self.pipe, kind, &serde_json::to_vec(body)?)?;
+        self.pipe.flush()
+    }
+
+    fn send_waiting(&mut self) -> io::Result<()> {
+        for piece in self.waiting.chunks(MAX_FRAME) {
+            write_frame(&mut self.pipe, FrameKind::Data, piece)?;
+        }
+        self.waiting.clear();
+        self.pipe.flush()
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= CHUNK {
+            self.send_waiting()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.send_waiting()
+    }
+}
