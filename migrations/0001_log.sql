@@ -684,14 +684,18 @@ BEGIN
          ORDER BY s.lower
     LOOP
         RETURN QUERY EXECUTE format(
-            'WITH near AS (
+            'WITH first AS MATERIALIZED (
+                 SELECT b.base_offset, b.record_count FROM log.%1$I b
+                  WHERE b.partition = $1 AND b.base_offset <= $2 ORDER BY b.base_offset DESC LIMIT 1
+             ), near AS (
                  SELECT b.base_offset, b.record_count, b.bytes, b.ts, b.timestamps, b.keys, b.headers, b.payloads
                    FROM log.%1$I b
                   WHERE b.partition = $1
-                    AND b.base_offset >= coalesce((SELECT max(l.base_offset) FROM log.%1$I l
-                                                    WHERE l.partition = $1 AND l.base_offset <= $2), $2)
+                    AND b.base_offset >= coalesce((SELECT f.base_offset FROM first f), $2)
                     AND b.base_offset + b.record_count > $2
-                  ORDER BY b.base_offset LIMIT 512
+                  ORDER BY b.base_offset
+                  -- Not many more rows than it takes if they are all as large as the first.
+                  LIMIT coalesce((SELECT least(512, $3 / f.record_count + 2) FROM first f), 512)
              ), counted AS (
                  SELECT n.*, sum(n.record_count) OVER w AS records, sum(n.bytes) OVER w AS size,
                         row_number() OVER w AS place

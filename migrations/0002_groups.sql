@@ -186,6 +186,7 @@ AS $$
 DECLARE
     v_id     int := tidemill.topic_id(topic);
     v_row    record;
+    v_seen   int[] := '{}';
     v_left   int := max_records;
     v_taken  int;
     v_from   bigint;
@@ -194,20 +195,26 @@ BEGIN
     IF max_records IS NULL OR max_records < 1 THEN
         RAISE EXCEPTION 'max_records must be at least 1' USING ERRCODE = 'TM005';
     END IF;
-    PERFORM tidemill.join_group(group_name, topic);
+    -- Only when there is nothing yet: the rows of a join that is not committed would make other workers wait.
+    IF NOT EXISTS (SELECT FROM tidemill.consumer_offsets o WHERE o.group_name = claim.group_name AND o.topic_id = v_id) THEN
+        PERFORM tidemill.join_group(group_name, topic);
+    END IF;
     SELECT o.owner INTO v_owner FROM tidemill.consumer_offsets o
      WHERE o.group_name = claim.group_name AND o.topic_id = v_id AND o.expires_at > clock_timestamp() LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'group "%" is run by host %', group_name, v_owner
             USING ERRCODE = 'TM006', HINT = 'Use another group name, or stop the pipeline that runs it.';
     END IF;
-    FOR v_row IN
-        SELECT o.partition, o.next_offset FROM tidemill.consumer_offsets o
+    WHILE v_left > 0 LOOP
+        -- One partition at a time: a FOR loop reads ahead, and would lock partitions that it then leaves alone.
+        SELECT o.partition, o.next_offset INTO v_row FROM tidemill.consumer_offsets o
           JOIN tidemill.log_counter c USING (topic_id, partition)
          WHERE o.group_name = claim.group_name AND o.topic_id = v_id AND c.next_offset > o.next_offset
-         ORDER BY c.next_offset - o.next_offset DESC
-           FOR UPDATE OF o SKIP LOCKED
-    LOOP
+           AND o.partition <> ALL (v_seen)
+         ORDER BY c.next_offset - o.next_offset DESC, o.partition LIMIT 1
+           FOR UPDATE OF o SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        v_seen := v_seen || v_row.partition;
         v_from := v_row.next_offset;
         LOOP
             v_taken := 0;
@@ -223,7 +230,6 @@ BEGIN
         END LOOP;
         UPDATE tidemill.consumer_offsets o SET next_offset = v_from, updated_at = now()
          WHERE o.group_name = claim.group_name AND o.topic_id = v_id AND o.partition = v_row.partition;
-        EXIT WHEN v_left = 0;
     END LOOP;
 END $$;
 

@@ -70,7 +70,7 @@ pub struct ApiSettings {
 }
 
 /// What handlers work with. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiState {
     pub log: Log,
     pub replay: Replay,
@@ -111,6 +111,7 @@ impl ApiState {
         runtime: Runtime,
         settings: ApiSettings,
     ) -> Self {
+        metrics::start();
         let started_at = log.clock().now();
         Self {
             log,

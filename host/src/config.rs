@@ -32,4 +32,4 @@ pub use load::{load, load_with};
 pub use schema::json_schema;
 
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;

@@ -130,4 +130,6 @@ impl Wakeup {
 }
 
 #[cfg(test)]
-mod testing;
+mod sql_page;
+#[cfg(test)]
+pub(crate) mod testing;

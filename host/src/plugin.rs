@@ -46,7 +46,7 @@ pub use bindings::shared::tidemill::plugin::types::{
 };
 pub use bindings::sink::exports::tidemill::plugin::delivering::Token;
 pub use bindings::transform::exports::tidemill::plugin::transforming::Outcome;
-pub use descriptor::check_config;
+pub use descriptor::{check_config, config_validator};
 pub use engine::{EngineError, EngineOptions, MAX_LIVE_INSTANCES, PluginEngine, TICK};
 pub use error::{CallError, Excess};
 pub use instance::Instance;
@@ -71,12 +71,7 @@ pub enum PluginKind {
 
 impl PluginKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 4] = [
-        Self::Producer,
-        Self::Transform,
-        Self::Materializer,
-        Self::Sink,
-    ];
+    pub const ALL: [Self; 4] = [Self::Producer, Self::Transform, Self::Materializer, Self::Sink];
 
     /// The lower-case name, as in pipeline files.
     pub fn as_str(self) -> &'static str {
@@ -153,15 +148,8 @@ impl FromStr for PluginDigest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = text.strip_prefix("sha256:").is_some_and(|digits| {
-            digits.len() == 64
-                && digits
-                    .bytes()
-                    .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            digits.len() == 64 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
         });
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(DigestError(text.to_owned()))
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(DigestError(text.to_owned())) }
     }
 }

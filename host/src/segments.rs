@@ -66,12 +66,7 @@ pub struct Maintainer {
 
 impl Maintainer {
     pub fn new(pool: PgPool, clock: Clock, options: MaintainerOptions) -> Self {
-        Self {
-            pool,
-            clock,
-            options,
-            forget_next: Micros::MIN,
-        }
+        Self { pool, clock, options, forget_next: Micros::MIN }
     }
 
     /// Ticks until it is told to stop. A failure is logged and tried again with the next tick.

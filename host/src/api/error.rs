@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::ids::{NameError, Offset, Partition};
 use crate::log::{AppendError, FetchError, LogError};
+use crate::replay::ReplayError;
 use crate::tables::TableError;
 
 /// An error answer. The code is for programs, the message says what happened, the hint what to do.
@@ -206,6 +207,12 @@ impl From<FetchError> for ApiError {
             FetchError::Unavailable(_) => Self::no_postgres(message),
             FetchError::Postgres(error) => Self::postgres(&error),
         }
+    }
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        error.source.into()
     }
 }
 

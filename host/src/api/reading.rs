@@ -1,7 +1,7 @@
 //! A reader of a topic for one client: pieces of one batch at a time, up to an end or for ever.
 //!
-//! Holds one batch, which it shares with the other readers of the same range, and asks for the next when that one has
-//! been taken whole: whoever takes nothing costs nothing.
+//! Holds what one read gave, which it shares with the other readers of the same range, and reads on when that has been
+//! taken: whoever takes nothing costs nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,14 +16,14 @@ use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Position};
 
-/// One read of a stream; a single larger batch still comes whole.
-const LIMITS: FetchLimits = FetchLimits { records: 10_000, bytes: 1 << 20 };
+/// Bytes a reader has ready, over all partitions; of each partition one batch may be ready whatever its size.
+const READY_BYTES: u64 = 4 << 20;
+const READY_RECORDS: u32 = 10_000;
 
-#[derive(Debug)]
 pub struct Reading {
     cursor: Cursor,
     /// After the records that were taken.
-    position: BTreeMap<Partition, Offset>,
+    position: Position,
     /// Where to stop; None follows for ever.
     end: Option<BTreeMap<Partition, Offset>>,
     /// Records that may still be taken.
@@ -56,10 +56,12 @@ impl Piece {
 
 impl Reading {
     pub fn begin(state: &ApiState, topic: Arc<Topic>, begin: Begin, max: Option<u64>, follow: bool) -> Self {
+        let partitions = begin.from.len().max(1) as u64;
+        let limits = FetchLimits { records: READY_RECORDS, bytes: (READY_BYTES / partitions).max(64 << 10) };
         let positions = begin.from.iter().map(|(p, o)| (*p, *o)).collect();
         Self {
-            cursor: state.replay.cursor(topic, positions, LIMITS),
-            position: begin.from,
+            cursor: state.replay.cursor(topic, positions, limits),
+            position: Position(begin.from),
             end: (!follow).then_some(begin.end),
             left: max.unwrap_or(u64::MAX),
             current: None,
@@ -67,13 +69,13 @@ impl Reading {
     }
 
     /// After what was taken so far.
-    pub fn position(&self) -> Position {
-        Position::from(self.position.clone())
+    pub fn position(&self) -> &Position {
+        &self.position
     }
 
     /// Counts a record as taken.
     pub fn passed(&mut self, record: &Record) {
-        self.position.insert(record.partition, record.offset + 1);
+        self.position.0.insert(record.partition, record.offset + 1);
     }
 
     /// The next records of one batch: at most `records`, and about `bytes` of payload, but at least one.
@@ -108,7 +110,7 @@ impl Reading {
 
     fn at_end(&self) -> bool {
         let Some(end) = &self.end else { return false };
-        end.iter().all(|(partition, end)| self.position.get(partition).is_some_and(|at| at >= end))
+        end.iter().all(|(partition, end)| self.position.get(*partition).is_some_and(|at| at >= *end))
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn read(
     }
     let writer = RecordWriter::new(payload);
     if shape == Shape::Page {
-        let end = Position::from(begin.end.clone());
+        let end = Position(begin.end.clone());
         let reading = Reading::begin(&state, topic, begin, Some(max.unwrap_or(DEFAULT_PAGE)), false);
         return page(reading, writer, &end).await;
     }
@@ -116,7 +116,7 @@ async fn page(mut reading: Reading, mut writer: RecordWriter, end: &Position) ->
             break;
         }
     }
-    let next = reading.position();
+    let next = reading.position().to_string();
     writer.out.extend_from_slice(format!("],\"next\":\"{next}\",\"end\":\"{end}\"}}").as_bytes());
     Ok(([(CONTENT_TYPE, "application/json")], writer.take()).into_response())
 }

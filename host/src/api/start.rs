@@ -108,8 +108,8 @@ async fn chosen(state: &ApiState, topic: &Topic, only: Option<Partition>) -> Res
 }
 
 fn known_partitions(topic: &Topic, position: &Position) -> Result<(), ApiError> {
-    match position.iter().find(|(partition, _)| *partition >= topic.partitions) {
-        Some((partition, _)) => Err(no_partition(topic, partition)),
+    match position.0.keys().find(|partition| **partition >= topic.partitions) {
+        Some(partition) => Err(no_partition(topic, *partition)),
         None => Ok(()),
     }
 }

@@ -111,13 +111,13 @@ impl TopicEvents {
                 self.reading.passed(record);
             }
             self.writer.out.push(b']');
-            sse::event(&mut out, "records", Some(&self.reading.position()), &self.writer.out);
+            sse::event(&mut out, "records", Some(self.reading.position()), &self.writer.out);
             self.writer.out.clear();
         } else {
             for record in piece.records() {
                 self.writer.record(record);
                 self.reading.passed(record);
-                sse::event(&mut out, "record", Some(&self.reading.position()), &self.writer.out);
+                sse::event(&mut out, "record", Some(self.reading.position()), &self.writer.out);
                 self.writer.out.clear();
             }
         }

@@ -1,6 +1,7 @@
 //! Pipeline files as test cases. To add one, put a file or a folder of files into `tests/pipelines/valid` or
 //! `tests/pipelines/invalid` and run the tests with `TIDEMILL_UPDATE=1`, which writes what comes out beside it: the plan
-//! (`.plan`) or the errors (`.err`). Read it before committing it.
+//! (`.plan`) or the errors (`.err`). Read it before committing it. `tests/pipelines/unfit` is the same for files that are
+//! valid, but do not go with their components; `pipeline::check` runs it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,13 @@ use super::plan::Plan;
 use super::secret::Vault;
 use super::{ConfigErrors, diff, json_schema, load_with};
 
-fn load(path: &Path) -> Result<Plan, ConfigErrors> {
+pub(crate) fn load(path: &Path) -> Result<Plan, ConfigErrors> {
     let vault = Vault { env: &|name| (name == "API_KEY").then(|| "hunter2".to_string()) };
     load_with(&[path], &vault)
 }
 
 /// Files and folders of a kind of case; paths are relative to the package, so that messages are the same everywhere.
-fn cases(kind: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn cases(kind: &str) -> Result<Vec<PathBuf>> {
     let folder = Path::new("tests/pipelines").join(kind);
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
@@ -32,7 +33,7 @@ fn cases(kind: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Compares with the file beside the case, or writes it.
-fn expect(case: &Path, extension: &str, actual: &str) -> Result<()> {
+pub(crate) fn expect(case: &Path, extension: &str, actual: &str) -> Result<()> {
     let file = case.with_extension(extension);
     let actual = format!("{}\n", actual.trim_end());
     if std::env::var_os("TIDEMILL_UPDATE").is_some() {

@@ -39,10 +39,12 @@ pub struct Entry {
 }
 
 /// What of a place an error points at.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     Key,
     Value,
+    /// A table that lacks something.
+    Missing,
 }
 
 impl Document {

@@ -230,7 +230,7 @@ pub enum Payload {
     Object(Map<String, Value>),
 }
 
-/// One record that comes out: its payload, or a table of port and payload.
+/// One record that comes out: its payload, or a table of port and payload or fields.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Emission {
@@ -239,11 +239,14 @@ pub enum Emission {
     On(PortEmission),
 }
 
-/// One record that comes out of a port.
+/// One record that comes out. What is left out is not looked at.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortEmission {
-    /// The port it must come out of; left out, any will do.
+    /// The port it must come out of.
     pub port: Option<String>,
-    pub payload: Payload,
+    /// The whole payload.
+    pub payload: Option<Payload>,
+    /// Fields that a JSON payload must have, beside others.
+    pub fields: Option<Map<String, Value>>,
 }

@@ -25,6 +25,11 @@ impl KeyPath {
         self.join(Segment::Index(index))
     }
 
+    /// This path and then a path within it.
+    pub fn then(&self, within: &Self) -> Self {
+        Self(self.0.iter().chain(&within.0).cloned().collect())
+    }
+
     fn join(&self, segment: Segment) -> Self {
         let mut segments = self.0.clone();
         segments.push(segment);

@@ -205,7 +205,7 @@ pub struct StageTest {
 /// What a test wants; None is not looked at.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Expectation {
-    /// Payloads, in order, over all ports. JSON is compared as JSON where both sides are JSON.
+    /// What comes out, in order, over all ports.
     pub emissions: Option<Vec<ExpectedEmission>>,
     /// How many messages are refused.
     pub rejects: Option<u32>,
@@ -217,5 +217,14 @@ pub struct Expectation {
 pub struct ExpectedEmission {
     /// None matches any port.
     pub port: Option<String>,
-    pub payload: String,
+    pub payload: ExpectedPayload,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExpectedPayload {
+    Any,
+    /// JSON is compared as JSON, anything else as text.
+    Exactly(String),
+    /// A JSON object that has at least these fields.
+    Fields(serde_json::Map<String, serde_json::Value>),
 }

@@ -7,7 +7,7 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-use super::document::{Document, Mark, NodeKind};
+use super::document::{Document, Mark};
 use super::error::ConfigError;
 use super::key_path::{KeyPath, Segment};
 use super::plan::StageKind;
@@ -33,67 +33,104 @@ pub fn check(doc: &Document, json: &mut Value) -> Vec<ConfigError> {
             return vec![doc.error(&KeyPath::default(), Mark::Key, message, None)];
         }
     };
-    let found: Vec<Finding> = validator.iter_errors(json).flat_map(|error| findings(doc, &error)).collect();
-    let mut errors = Vec::new();
-    for finding in found {
-        if !finding.missing {
-            remove(json, &finding.path);
-        }
-        errors.push(doc.error(&finding.path, finding.mark, finding.message, finding.help));
+    let findings = explain(validator, schema::json_schema(), json);
+    for finding in findings.iter().filter(|finding| finding.mark != Mark::Missing) {
+        remove(json, &finding.path);
     }
-    errors
+    findings.into_iter().map(|f| doc.error(&f.path, f.mark, f.message, f.help)).collect()
 }
 
-struct Finding {
-    path: KeyPath,
-    mark: Mark,
-    /// Nothing stands there that could be taken out.
-    missing: bool,
-    message: String,
-    help: Option<String>,
+/// Something wrong with a value, at a path in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub path: KeyPath,
+    pub mark: Mark,
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
 }
 
-fn findings(doc: &Document, error: &ValidationError<'_>) -> Vec<Finding> {
-    let path = path_in(doc, error.instance_path().as_str());
-    // The path ends with the keyword that refused; the rest leads to the schema around it.
-    let pointer = error.schema_path().as_str();
-    let around = pointer.rsplit_once('/').map_or("", |(around, _)| around);
-    let around = schema::json_schema().pointer(around).unwrap_or(&Value::Null);
-    match error.kind() {
-        Kind::AdditionalProperties { unexpected } => {
-            unexpected.iter().map(|key| unknown_key(&path, key, around)).collect()
+/// All that a schema has against a value, in words for people. `validator` is the compiled `schema`.
+pub fn explain(validator: &Validator, schema: &Value, value: &Value) -> Vec<Finding> {
+    let words = Words { schema, value };
+    validator.iter_errors(value).flat_map(|error| words.findings(&error)).collect()
+}
+
+/// Puts what jsonschema says into words.
+struct Words<'a> {
+    schema: &'a Value,
+    value: &'a Value,
+}
+
+impl Words<'_> {
+    fn findings(&self, error: &ValidationError<'_>) -> Vec<Finding> {
+        let path = self.path(error.instance_path().as_str());
+        // The path ends with the keyword that refused; the rest leads to the schema around it.
+        let pointer = error.schema_path().as_str();
+        let around = pointer.rsplit_once('/').map_or("", |(around, _)| around);
+        let around = self.schema.pointer(around).unwrap_or(&Value::Null);
+        match error.kind() {
+            Kind::AdditionalProperties { unexpected } => {
+                unexpected.iter().map(|key| unknown_key(&path, key, around)).collect()
+            }
+            // What jsonschema says where no key at all is allowed.
+            Kind::FalseSchema => {
+                let table = self.value.pointer(error.instance_path().as_str());
+                let keys = table.and_then(Value::as_object).into_iter().flat_map(|table| table.keys());
+                keys.map(|key| unknown_key(&path, key, around)).collect()
+            }
+            Kind::Required { property } => vec![missing_key(&path, property, around)],
+            Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
+                self.alternatives(path, error, context, around)
+            }
+            Kind::Enum { .. } => vec![no_form(path, error.instance(), std::slice::from_ref(around))],
+            kind => vec![Finding {
+                message: wrong_value(kind, error, around),
+                help: example(around).map(|e| format!("for example {e}")),
+                path,
+                mark: Mark::Value,
+            }],
         }
-        // What jsonschema says where no key at all is allowed.
-        Kind::FalseSchema => {
-            let keys = doc.keys(&path);
-            keys.iter().map(|key| unknown_key(&path, key, around)).collect()
-        }
-        Kind::Required { property } => vec![missing_key(&path, property, around)],
-        Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
-            alternatives(doc, error, context, around)
-        }
-        Kind::Enum { .. } => vec![no_form(path, error.instance(), std::slice::from_ref(around))],
-        kind => vec![Finding {
-            message: wrong_value(kind, error, around),
-            help: example(around).map(|e| format!("for example {e}")),
-            path,
-            mark: Mark::Value,
-            missing: false,
-        }],
     }
-}
 
-/// The path of a JSON pointer. Only the file can tell a key that is a number from an index.
-fn path_in(doc: &Document, pointer: &str) -> KeyPath {
-    let segments = pointer.split('/').skip(1);
-    segments.fold(KeyPath::default(), |path, segment| {
-        let key = segment.replace("~1", "/").replace("~0", "~");
-        let in_array = doc.get(&path).is_some_and(|n| matches!(n.kind, NodeKind::Array(_)));
-        match key.parse() {
-            Ok(index) if in_array => path.index(index),
-            _ => path.key(&key),
+    /// The path of a JSON pointer. Only the value can tell a key that is a number from an index.
+    fn path(&self, pointer: &str) -> KeyPath {
+        let mut path = KeyPath::default();
+        let mut value = Some(self.value);
+        for segment in pointer.split('/').skip(1) {
+            let key = segment.replace("~1", "/").replace("~0", "~");
+            match (value, key.parse::<usize>()) {
+                (Some(Value::Array(items)), Ok(index)) => {
+                    path = path.index(index);
+                    value = items.get(index);
+                }
+                (parent, _) => {
+                    path = path.key(&key);
+                    value = parent.and_then(|parent| parent.get(&key));
+                }
+            }
         }
-    })
+        path
+    }
+
+    /// A value that fits none of several forms. Told about the table form where it is a table, else all are listed.
+    fn alternatives(
+        &self,
+        path: KeyPath,
+        error: &ValidationError<'_>,
+        context: &[Vec<ValidationError<'static>>],
+        around: &Value,
+    ) -> Vec<Finding> {
+        let forms = ["anyOf", "oneOf"].iter().find_map(|k| around.get(k)?.as_array());
+        let forms = forms.map_or(&[][..], Vec::as_slice);
+        let instance = error.instance();
+        let table =
+            forms.iter().zip(context).find(|(form, _)| instance.is_object() && is_type(form, "object"));
+        match table {
+            Some((_, errors)) => errors.iter().flat_map(|e| self.findings(e)).collect(),
+            None => vec![no_form(path, instance, forms)],
+        }
+    }
 }
 
 fn unknown_key(path: &KeyPath, key: &str, around: &Value) -> Finding {
@@ -103,7 +140,7 @@ fn unknown_key(path: &KeyPath, key: &str, around: &Value) -> Finding {
         Some((message, help)) => (message, Some(help)),
         None => ("unknown key".to_string(), suggest::help(key, "known keys", known)),
     };
-    Finding { path: path.key(key), mark: Mark::Key, missing: false, message, help }
+    Finding { path: path.key(key), mark: Mark::Key, message, help }
 }
 
 /// Keys that mean something, but not at this place or not yet.
@@ -144,29 +181,10 @@ fn missing_key(path: &KeyPath, property: &Value, around: &Value) -> Finding {
     let help: Vec<&str> = description.into_iter().chain(example.as_deref()).collect();
     Finding {
         path: path.clone(),
-        mark: Mark::Key,
-        missing: true,
+        mark: Mark::Missing,
         message: format!("the key `{key}` is missing"),
         help: (!help.is_empty()).then(|| help.join(" ").replace('\n', " ")),
     }
-}
-
-/// A value that fits none of several forms. Told about the table form where it is a table, else all forms are listed.
-fn alternatives(
-    doc: &Document,
-    error: &ValidationError<'_>,
-    context: &[Vec<ValidationError<'static>>],
-    around: &Value,
-) -> Vec<Finding> {
-    let forms = ["anyOf", "oneOf"].iter().find_map(|k| around.get(k)?.as_array());
-    let forms = forms.map_or(&[][..], Vec::as_slice);
-    let instance = error.instance();
-    let table = forms.iter().zip(context).find(|(form, _)| instance.is_object() && is_type(form, "object"));
-    if let Some((_, errors)) = table {
-        return errors.iter().flat_map(|e| findings(doc, e)).collect();
-    }
-    let path = path_in(doc, error.instance_path().as_str());
-    vec![no_form(path, instance, forms)]
 }
 
 fn no_form(path: KeyPath, instance: &Value, forms: &[Value]) -> Finding {
@@ -179,13 +197,7 @@ fn no_form(path: KeyPath, instance: &Value, forms: &[Value]) -> Finding {
         format!("expected {}, found {found}", names.join(" or "))
     };
     let near = instance.as_str().and_then(|text| suggest::nearest(text, words()));
-    Finding {
-        path,
-        mark: Mark::Value,
-        missing: false,
-        message,
-        help: near.map(|near| format!("did you mean {near:?}?")),
-    }
+    Finding { path, mark: Mark::Value, message, help: near.map(|near| format!("did you mean {near:?}?")) }
 }
 
 fn is_type(form: &Value, name: &str) -> bool {
@@ -222,11 +234,11 @@ fn wrong_value(kind: &Kind, error: &ValidationError<'_>, around: &Value) -> Stri
             let expected = expected.map_or("another type", type_name);
             format!("expected {expected}, found {}", type_name(type_of(instance)))
         }
-        Kind::Minimum { .. } | Kind::Maximum { .. } => {
-            let bound = |key| around.get(key).map_or("…".to_string(), Value::to_string);
-            let (min, max) = (bound("minimum"), bound("maximum"));
-            format!("{instance} is out of range: {min} to {max}")
-        }
+        Kind::Minimum { .. } | Kind::Maximum { .. } => match (around.get("minimum"), around.get("maximum")) {
+            (Some(min), Some(max)) => format!("{instance} is out of range: {min} to {max}"),
+            (Some(min), None) => format!("{instance} is too small: at least {min}"),
+            (_, max) => format!("{instance} is too large: at most {}", max.unwrap_or(&Value::Null)),
+        },
         _ => error.to_string(),
     }
 }

@@ -84,9 +84,7 @@ pub async fn append_in(conn: &mut PgConnection, batch: OutBatch<'_>) -> Result<A
     if batch.records.is_empty() {
         return Err(AppendError::Invalid("an append needs at least one record".into()));
     }
-    let offsets = insert(conn, &batch)
-        .await
-        .map_err(|error| AppendError::of(error, batch.topic))?;
+    let offsets = insert(conn, &batch).await.map_err(|error| AppendError::of(error, batch.topic))?;
     Ok(Appended {
         partition: batch.partition,
         base_offset: offsets.start,
@@ -139,10 +137,7 @@ impl Log {
         check(topic, &records, &how)?;
         let mut reserved = Vec::new();
         for (partition, records) in self.split(topic, records, &how) {
-            let target = TopicPartition {
-                topic: topic.id,
-                partition,
-            };
+            let target = TopicPartition { topic: topic.id, partition };
             let bytes = records.iter().map(NewRecord::size).sum();
             let slot = self.shared.appenders.reserve(target, topic, bytes)?;
             reserved.push((slot, records));
@@ -229,11 +224,9 @@ fn check(topic: &Topic, records: &[NewRecord], how: &AppendOptions) -> Result<()
         }
     }
     match records.iter().position(|r| r.size() > RECORD_BYTES_MAX) {
-        Some(index) => Err(AppendError::RecordTooLarge {
-            index,
-            size: records[index].size(),
-            max: RECORD_BYTES_MAX,
-        }),
+        Some(index) => {
+            Err(AppendError::RecordTooLarge { index, size: records[index].size(), max: RECORD_BYTES_MAX })
+        }
         None => Ok(()),
     }
 }

@@ -246,19 +246,11 @@ fn headers_from_slice(json: &[u8]) -> Vec<Header> {
     let read = || -> Option<Vec<Header>> {
         let pairs: Vec<(Text<'_>, Text<'_>)> = serde_json::from_slice(json).ok()?;
         let header = |(name, value): (Text<'_>, Text<'_>)| {
-            Some(Header {
-                name: String::from_utf8(name.bytes()?).ok()?,
-                value: value.bytes()?.into(),
-            })
+            Some(Header { name: String::from_utf8(name.bytes()?).ok()?, value: value.bytes()?.into() })
         };
         pairs.into_iter().map(header).collect()
     };
-    read().unwrap_or_else(|| {
-        vec![Header {
-            name: "headers".to_owned(),
-            value: Bytes::copy_from_slice(json),
-        }]
-    })
+    read().unwrap_or_else(|| vec![Header { name: "headers".to_owned(), value: Bytes::copy_from_slice(json) }])
 }
 
 #[derive(Deserialize)]
@@ -304,3 +296,6 @@ impl Serialize for Part<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,12 +24,7 @@ pub enum LogError {
         "topic {name:?} has {what} {is}, which cannot become {wanted}: make a topic under another name and copy the \
          messages, or delete this one"
     )]
-    TopicFixed {
-        name: TopicName,
-        what: &'static str,
-        is: String,
-        wanted: String,
-    },
+    TopicFixed { name: TopicName, what: &'static str, is: String, wanted: String },
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -46,11 +41,7 @@ pub enum AppendError {
     #[error("topic {topic:?} is gone")]
     TopicGone { topic: String },
     #[error("topic {topic:?} has no partition {partition}: its partitions are 0 to {}", .partitions.saturating_sub(1))]
-    NoSuchPartition {
-        topic: TopicName,
-        partition: Partition,
-        partitions: u32,
-    },
+    NoSuchPartition { topic: TopicName, partition: Partition, partitions: u32 },
     #[error(
         "record {index} has {size} bytes: at most {max} are allowed, so store it elsewhere and send a reference"
     )]
@@ -87,12 +78,7 @@ pub enum AppendError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FetchError {
     #[error("offset {from} of partition {partition} is out of range: the log holds {start} up to {end}")]
-    OutOfRange {
-        partition: Partition,
-        from: Offset,
-        start: Offset,
-        end: Offset,
-    },
+    OutOfRange { partition: Partition, from: Offset, start: Offset, end: Offset },
     #[error("the topic is gone")]
     TopicGone,
     #[error("postgres is not available: {0}")]
@@ -163,9 +149,7 @@ pub(crate) fn message(error: &sqlx::Error) -> String {
 
 /// How long to wait before attempt `attempt` (from 1 on): half of it is chance, so that hosts do not march in step.
 pub(crate) fn pause(attempt: u32) -> Duration {
-    let longest = PAUSE
-        .saturating_mul(1 << attempt.saturating_sub(1).min(10))
-        .min(PAUSE_MAX);
+    let longest = PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(PAUSE_MAX);
     longest / 2 + longest.mul_f64(fastrand::f64() / 2.0)
 }
 
@@ -180,12 +164,7 @@ impl FetchError {
                     .and_then(|detail| detail.split_once(' '))
                     .and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)))
                     .unwrap_or_default();
-                Self::OutOfRange {
-                    partition,
-                    from,
-                    start,
-                    end,
-                }
+                Self::OutOfRange { partition, from, start, end }
             }
             (Trouble::Passing | Trouble::Unavailable | Trouble::Unknown, _) => {
                 Self::Unavailable(message(&error))
@@ -211,9 +190,7 @@ impl AppendError {
     /// Of an append to `topic` that is not tried again.
     pub(crate) fn of(error: sqlx::Error, topic: impl std::fmt::Display) -> Self {
         match (Trouble::of(&error), code(&error)) {
-            (_, "TM001") => Self::TopicGone {
-                topic: topic.to_string(),
-            },
+            (_, "TM001") => Self::TopicGone { topic: topic.to_string() },
             (_, "TM003") => Self::Fenced(message(&error)),
             (_, "TM004") => Self::OutOfSequence(message(&error)),
             (_, "TM005") => Self::Invalid(message(&error)),

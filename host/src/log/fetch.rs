@@ -1,13 +1,13 @@
 //! Reading: whole batches from an offset on.
 //!
 //! Batches never change, so readers of one range share one read: it is done once while the others wait for it, and its
-//! batches stay in a bounded cache that they take theirs from. A reader at the end shares the news that there is nothing.
+//! batches stay in a bounded cache that they take theirs from. Readers at the end share one look at all ends of the topic.
 
 mod cache;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use crate::ids::{Offset, Partition, TopicPartition};
+use crate::ids::{Offset, Partition, TopicId, TopicPartition};
 use crate::record::StoredBatch;
 
 use super::encode::stored_batch;
@@ -15,6 +15,7 @@ use super::error::{ATTEMPTS, Trouble, code, pause};
 use super::{FetchError, Log, Topic};
 
 pub(super) use cache::BatchCache;
+use cache::KnownEnds;
 
 /// How much a fetch gives at most. One batch is always given, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,7 @@ pub struct FetchLimits {
 
 impl Default for FetchLimits {
     fn default() -> Self {
-        Self {
-            records: 1_000,
-            bytes: 1 << 20,
-        }
+        Self { records: 1_000, bytes: 1 << 20 }
     }
 }
 
@@ -48,25 +46,17 @@ impl Log {
         from: Offset,
         limits: FetchLimits,
     ) -> Result<Fetched, FetchError> {
-        let target = TopicPartition {
-            topic: topic.id,
-            partition,
-        };
+        let target = TopicPartition { topic: topic.id, partition };
         let cache = &self.shared.batches;
         let mut batches = cache.take(target, from, limits);
-        if batches.is_empty() {
+        if batches.is_empty() && !self.is_at_end(target, from).await? {
             let slot = cache.slot(target);
-            let asked = slot.ticket();
-            let mut reading = slot.reading().await;
+            let _reading = slot.lock().await;
+            // Whoever had the slot before us may have read it for us.
             batches = cache.take(target, from, limits);
-            // Whoever read while we waited for the slot may have found the end for us.
-            if batches.is_empty() && !reading.is_end(from, asked) {
-                let began = slot.ticket();
+            if batches.is_empty() {
                 batches = self.read(target, from, limits).await?;
-                match batches.as_slice() {
-                    [] => reading.set_end(from, began),
-                    read => cache.put(target, read),
-                }
+                cache.put(target, &batches);
             }
         }
         if let Some(first) = batches.first_mut() {
@@ -75,14 +65,44 @@ impl Log {
         Ok(Fetched { batches })
     }
 
+    /// Whether there is nothing at `from` yet. A wake-up is for a whole topic and wakes the readers of all its partitions,
+    /// so they ask together: one query that began after a reader asked answers it.
+    async fn is_at_end(&self, target: TopicPartition, from: Offset) -> Result<bool, FetchError> {
+        let ends = self.shared.batches.ends(target.topic);
+        let asked = ends.ticket();
+        let mut known = ends.lock().await;
+        let end = |known: &KnownEnds| known.next.get(&target.partition).copied();
+        // Ends only move on, so an older answer will do if it lies behind `from`.
+        if end(&known).is_some_and(|next| next > from) {
+            return Ok(false);
+        }
+        if known.began <= asked {
+            let began = ends.ticket();
+            let next = self.repeated(target.partition, from, || self.read_ends(target.topic)).await?;
+            *known = KnownEnds { began, next };
+        }
+        Ok(end(&known) == Some(from))
+    }
+
+    async fn read_ends(&self, topic: TopicId) -> Result<HashMap<Partition, Offset>, sqlx::Error> {
+        let rows: Vec<(i32, i64)> =
+            sqlx::query_as("SELECT partition, next_offset FROM tidemill.log_counter WHERE topic_id = $1")
+                .bind(topic.0)
+                .fetch_all(self.pool())
+                .await?;
+        Ok(rows
+            .into_iter()
+            .map(|(partition, next)| (partition.cast_unsigned(), next.cast_unsigned()))
+            .collect())
+    }
+
     async fn read(
         &self,
         target: TopicPartition,
         from: Offset,
         limits: FetchLimits,
     ) -> Result<Vec<StoredBatch>, FetchError> {
-        let mut attempt = 1;
-        loop {
+        let read = || async {
             let rows = sqlx::query(
                 "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads \
                  FROM tidemill.fetch_batches($1, $2, $3, $4, $5)",
@@ -93,20 +113,31 @@ impl Log {
             .bind(i32::try_from(limits.records).unwrap_or(i32::MAX))
             .bind(i64::try_from(limits.bytes).unwrap_or(i64::MAX))
             .fetch_all(self.pool())
-            .await;
-            match rows {
-                Ok(rows) => {
-                    return rows
-                        .iter()
-                        .map(|row| stored_batch(row, target.partition))
-                        .collect::<Result<_, _>>()
-                        .map_err(|error| FetchError::Postgres(Arc::new(error)));
-                }
+            .await?;
+            rows.iter().map(|row| stored_batch(row, target.partition)).collect::<Result<Vec<_>, _>>()
+        };
+        self.repeated(target.partition, from, read).await
+    }
+
+    /// Runs a read again after failures that pass.
+    async fn repeated<T, F>(
+        &self,
+        partition: Partition,
+        from: Offset,
+        mut read: impl FnMut() -> F,
+    ) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        let mut attempt = 1;
+        loop {
+            match read().await {
+                Ok(read) => return Ok(read),
                 Err(error) if attempt < ATTEMPTS && is_worth_repeating(&error) => {
                     tokio::time::sleep(pause(attempt)).await;
                     attempt += 1;
                 }
-                Err(error) => return Err(FetchError::of(error, target.partition, from)),
+                Err(error) => return Err(FetchError::of(error, partition, from)),
             }
         }
     }
@@ -124,10 +155,11 @@ fn trim(batch: &mut StoredBatch, from: Offset) {
     if let Some(skip) = from.checked_sub(batch.base_offset)
         && skip > 0
     {
-        let skip = usize::try_from(skip)
-            .unwrap_or(usize::MAX)
-            .min(batch.records.len());
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(batch.records.len());
         batch.records = batch.records[skip..].into();
         batch.base_offset = from;
     }
 }
+
+#[cfg(test)]
+mod tests;

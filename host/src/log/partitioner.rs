@@ -13,3 +13,6 @@ pub fn partition_of(key: &[u8], partitions: u32) -> Partition {
     let [a, b, c, d, ..] = digest.0;
     u32::from_be_bytes([a, b, c, d]) % partitions
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,13 +92,14 @@ impl Log {
             .bind(wanted)
             .fetch_one(self.pool())
             .await;
-        resolved
-            .map(i64::cast_unsigned)
-            .map_err(|error| match (Trouble::of(&error), code(&error)) {
-                (Trouble::Ours, "TM001" | "TM002") => {
-                    FetchError::of(error, partition, wanted.cast_unsigned()).into()
-                }
-                _ => error.into(),
-            })
+        resolved.map(i64::cast_unsigned).map_err(|error| match (Trouble::of(&error), code(&error)) {
+            (Trouble::Ours, "TM001" | "TM002") => {
+                FetchError::of(error, partition, wanted.cast_unsigned()).into()
+            }
+            _ => error.into(),
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,9 +102,7 @@ impl Log {
         let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{COLUMNS} ORDER BY t.name")))
             .fetch_all(self.pool())
             .await?;
-        rows.iter()
-            .map(|row| Ok(self.shared.topics.put(topic(row)?)))
-            .collect()
+        rows.iter().map(|row| Ok(self.shared.topics.put(topic(row)?))).collect()
     }
 
     /// Makes a topic, with its first segments.
@@ -267,12 +265,7 @@ impl Log {
             .topics()
             .await?
             .iter()
-            .map(|topic| {
-                (
-                    strsim::jaro_winkler(name, topic.name.as_str()),
-                    topic.name.to_string(),
-                )
-            })
+            .map(|topic| (strsim::jaro_winkler(name, topic.name.as_str()), topic.name.to_string()))
             .filter(|(alike, _)| *alike >= ALIKE)
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -352,3 +345,6 @@ fn acks_name(acks: Acks) -> &'static str {
         Acks::Relaxed => "relaxed",
     }
 }
+
+#[cfg(test)]
+mod tests;

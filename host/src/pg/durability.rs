@@ -41,27 +41,31 @@ impl Durability {
         self.fsync && self.full_page_writes && self.synchronous_commit != "off"
     }
 
-    /// What is wrong, one sentence each; empty when durable.
+    /// What is wrong, one line each; empty when durable.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.fsync {
-            warnings.push("fsync is off: a crash of the machine may destroy the whole database".into());
+            warnings.push(
+                "NOT DURABLE: fsync is off: a crash of the machine may destroy the whole database".into(),
+            );
         }
         if !self.full_page_writes {
             warnings.push(
-                "full_page_writes is off: a power cut may leave torn pages that nothing repairs".into(),
+                "NOT DURABLE: full_page_writes is off: a power cut may leave torn pages that nothing repairs"
+                    .into(),
             );
         }
         if self.synchronous_commit == "off" {
             warnings.push(
-                "synchronous_commit is off: a crash loses acknowledged records of the last moments".into(),
+                "NOT DURABLE: synchronous_commit is off: a crash loses acknowledged records of the last moments".into(),
             );
         }
         warnings
     }
 }
 
-/// Reads the settings, logs each one that is not durable, and refuses a server that the log cannot use.
+/// Reads the settings, and refuses a server that the log cannot use. Saying the [`Durability::warnings`] out loud is the
+/// caller's part.
 pub async fn check(pool: &PgPool) -> Result<Durability, DurabilityError> {
     let found: Durability = sqlx::query_as(
         "SELECT split_part(current_setting('server_version'), ' ', 1) AS version, \
@@ -80,9 +84,6 @@ pub async fn check(pool: &PgPool) -> Result<Durability, DurabilityError> {
     }
     if found.in_recovery {
         return Err(DurabilityError::Standby);
-    }
-    for warning in found.warnings() {
-        tracing::warn!("NOT DURABLE: {warning}");
     }
     Ok(found)
 }

@@ -4,12 +4,14 @@
 //! * When it ends without having been asked to, it is started again, with back-off, for as long as the host lives. Its
 //!   URL stays the same, so pools reconnect by themselves.
 //! * It listens on a unix socket in a folder that only its user can enter, and on no port.
-//! * Dropping [`EmbeddedServer`] leaves the server running; [`EmbeddedServer::stop`] stops it.
+//! * [`EmbeddedServer::stop`] stops it and waits. Dropping the value, or the future that starts it, tells it to stop and
+//!   does not wait.
 //!
 //! Modules in the order of a start: [`binaries`], [`account`], [`layout`], [`cluster`], [`pidfile`], [`settings`],
 //! [`postmaster`], [`log_file`].
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
@@ -33,7 +35,7 @@ use account::Account;
 use binaries::Binaries;
 use layout::Layout;
 use log_file::LogFile;
-use postmaster::{Postmaster, Recipe};
+use postmaster::{Leash, Postmaster, Recipe};
 
 /// The role and the database.
 pub const NAME: &str = "tidemill";
@@ -79,6 +81,17 @@ pub struct EmbeddedServer {
     home: PathBuf,
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), EmbeddedError>>,
+    _owner: Owner,
+}
+
+/// Lets go of the server in order, whatever the way out.
+#[derive(Debug)]
+struct Owner(Arc<Leash>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.pull();
+    }
 }
 
 impl EmbeddedServer {
@@ -90,7 +103,9 @@ impl EmbeddedServer {
         let layout = Layout::prepare(data_dir, &account, &binaries)?;
         create_cluster(&layout, &binaries, &account).await?;
 
-        let recipe = Recipe { layout, binaries, account, extra: options.settings };
+        let leash = Arc::new(Leash::default());
+        let owner = Owner(leash.clone());
+        let recipe = Recipe { layout, binaries, account, extra: options.settings, leash };
         let postmaster = recipe.launch().await?;
         create_database(&postmaster.url).await.map_err(EmbeddedError::Database)?;
 
@@ -101,6 +116,7 @@ impl EmbeddedServer {
             home: recipe.layout.home.clone(),
             task: AbortOnDropHandle::new(tokio::spawn(watch(recipe, postmaster, stop.clone()))),
             stop,
+            _owner: owner,
         })
     }
 
@@ -170,7 +186,11 @@ async fn watch(
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(postmaster.stop().await?),
+            () = stop.cancelled() => {
+                postmaster.stop().await?;
+                recipe.layout.tidy_up();
+                return Ok(());
+            }
             status = postmaster.exited() => {
                 tracing::error!(
                     status, log = %recipe.layout.log.display(),

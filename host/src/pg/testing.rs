@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 
 use super::datadir::DataDir;
 use super::embedded::{EmbeddedOptions, EmbeddedServer, NAME};
+use super::migrate::migrate;
 use super::pool::{self, PoolSettings};
 
 /// A database of one test's own.
@@ -25,6 +26,11 @@ pub struct TestDatabase {
     pub name: String,
     pub url: String,
     pub pool: PgPool,
+}
+
+/// A database with the schema in it.
+pub async fn database() -> TestDatabase {
+    database_with("schema", |pool| async move { migrate(&pool).await.expect("migrating the template") }).await
 }
 
 /// A database with nothing in it.
@@ -102,13 +108,13 @@ pub struct TemporaryDir {
     reaper: Child,
 }
 
-/// `$0` is the folder. A server is told to stop at once and waited for; the link is there when root's server had to
-/// live elsewhere.
+/// `$0` is the folder. A server is told to stop at once and waited for; a link is there when root's server had to live
+/// elsewhere.
 const REAPER: &str = r#"
     read -r _
     pid=$(head -n 1 "$0/postgres/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null
     while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
-    home=$(readlink "$0/postgres") && rm -rf "$home"
+    find "$0" -type l -name postgres -exec sh -c 'rm -rf "$(readlink "$1")"' _ {} \;
     rm -rf "$0"
 "#;
 

@@ -11,9 +11,10 @@ use super::stage::limits;
 use super::test_run;
 use crate::config::ConfigError;
 use crate::config::document::{Document, Mark};
-use crate::config::key_path::{KeyPath, Segment};
+use crate::config::key_path::KeyPath;
 use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan, StageTest};
 use crate::config::plugins::PluginFolders;
+use crate::config::shape::Finding;
 use crate::config::validate::stage_path;
 use crate::ids::StageName;
 use crate::plugin::PluginEngine;
@@ -105,7 +106,7 @@ async fn configure(place: &Place<'_>, found: &Component, stage: &StagePlan) -> V
     let config = stage.config.reveal();
     match found.plugin.instantiate(stage.name.as_str(), &config, &limits(&stage.limits)).await {
         Ok(_) => Vec::new(),
-        Err(error) => vec![place.error(stage, &KeyPath::of(["config"]), error.to_string(), None)],
+        Err(error) => vec![place.error(stage, finding("config", error.to_string(), None))],
     }
 }
 
@@ -122,16 +123,13 @@ async fn run_test(stage: Option<(&StagePlan, &Component)>, test: &StageTest) -> 
 }
 
 fn errors(place: &Place<'_>, stage: &StagePlan, error: ComponentError) -> Vec<ConfigError> {
-    let (key, message, help) = match error {
-        ComponentError::Lint(findings) => {
-            let errors = findings.into_iter().map(|f| place.error(stage, &f.path, f.message, f.help));
-            return errors.collect();
-        }
-        ComponentError::NotFound(missing) => ("plugin", missing.message(), Some(missing.help())),
-        ComponentError::Pinned { .. } => ("sha256", error.to_string(), None),
-        _ => ("plugin", error.to_string(), None),
+    let findings = match error {
+        ComponentError::Lint(findings) => findings,
+        ComponentError::NotFound(missing) => vec![finding("plugin", missing.message(), Some(missing.help()))],
+        ComponentError::Pinned { .. } => vec![finding("sha256", error.to_string(), None)],
+        _ => vec![finding("plugin", error.to_string(), None)],
     };
-    vec![place.error(stage, &KeyPath::of([key]), message, help)]
+    findings.into_iter().map(|finding| place.error(stage, finding)).collect()
 }
 
 /// Finds places in a pipeline file again. A file that has changed since gives errors without a place.
@@ -147,23 +145,12 @@ impl<'a> Place<'a> {
         Self { file, doc }
     }
 
-    /// `within` is a path in the stage.
-    fn error(
-        &self,
-        stage: &StagePlan,
-        within: &KeyPath,
-        message: String,
-        help: Option<String>,
-    ) -> ConfigError {
-        let path =
-            within.segments().iter().fold(stage_path(stage.kind, stage.name.as_str()), |path, segment| {
-                match segment {
-                    Segment::Key(key) => path.key(key),
-                    Segment::Index(index) => path.index(*index),
-                }
-            });
+    /// The path of the finding is within the stage.
+    fn error(&self, stage: &StagePlan, finding: Finding) -> ConfigError {
+        let Finding { path, mark, message, help } = finding;
+        let path = stage_path(stage.kind, stage.name.as_str()).then(&path);
         match &self.doc {
-            Some(doc) => doc.error(&path, Mark::Value, message, help),
+            Some(doc) => doc.error(&path, mark, message, help),
             None => ConfigError {
                 file: self.file.to_path_buf(),
                 place: None,
@@ -174,3 +161,11 @@ impl<'a> Place<'a> {
         }
     }
 }
+
+/// A finding about the value of a key of the stage.
+fn finding(key: &str, message: String, help: Option<String>) -> Finding {
+    Finding { path: KeyPath::of([key]), mark: Mark::Value, message, help }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lint::{self, Finding};
+use super::lint;
 use super::stage::limits;
 use crate::config::plan::{StageKind, StagePlan};
 use crate::config::plugins::{PluginFolders, PluginNotFound};
+use crate::config::shape::Finding;
 use crate::plugin::{
     CallError, Descriptor, LoadError, MAX_COMPONENT_BYTES, Plugin, PluginEngine, PluginKind,
 };
@@ -31,7 +32,7 @@ pub enum ComponentError {
     Pinned { path: PathBuf, wanted: String, found: String },
     #[error("{}: {error}", path.display())]
     Describe { path: PathBuf, error: CallError },
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(lint::sentence).collect::<Vec<_>>().join("; "))]
     Lint(Vec<Finding>),
 }
 

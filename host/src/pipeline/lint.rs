@@ -1,38 +1,28 @@
 //! A stage against what its component says of itself: ports, tables, config. Pure; the component was described before.
 
-use std::fmt;
+use serde_json::Value;
 
+use crate::config::document::Mark;
 use crate::config::key_path::KeyPath;
 use crate::config::plan::{StageKind, StagePlan};
+use crate::config::shape::{self, Finding};
 use crate::config::suggest;
-use crate::plugin::{DEFAULT_PORT, Descriptor, check_config};
-
-/// One thing that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Within the stage.
-    pub path: KeyPath,
-    pub message: String,
-    /// What to do about it.
-    pub help: Option<String>,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.message)?;
-        match &self.help {
-            Some(help) => write!(f, " ({help})"),
-            None => Ok(()),
-        }
-    }
-}
+use crate::plugin::{DEFAULT_PORT, Descriptor, config_validator};
 
 /// Everything in a stage that its component does not go with, each in a sentence.
 pub fn check(stage: &StagePlan, descriptor: &Descriptor) -> Vec<String> {
-    findings(stage, descriptor).iter().map(Finding::to_string).collect()
+    findings(stage, descriptor).iter().map(sentence).collect()
 }
 
-/// [`check`] with the places.
+/// A finding in one line.
+pub fn sentence(finding: &Finding) -> String {
+    match &finding.help {
+        Some(help) => format!("{}: {} ({help})", finding.path, finding.message),
+        None => format!("{}: {}", finding.path, finding.message),
+    }
+}
+
+/// [`check`] with the places within the stage.
 pub fn findings(stage: &StagePlan, descriptor: &Descriptor) -> Vec<Finding> {
     let mut findings = Vec::new();
     ports(stage, descriptor, &mut findings);
@@ -47,6 +37,7 @@ fn ports(stage: &StagePlan, descriptor: &Descriptor, findings: &mut Vec<Finding>
     for port in stage.outputs.keys().filter(|port| !declared().any(|name| name == *port)) {
         findings.push(Finding {
             path: KeyPath::of(["to", port]),
+            mark: Mark::Key,
             message: format!("the plugin {} has no port `{port}`", descriptor.name),
             help: suggest::help(port, "ports", declared().collect::<Vec<_>>()),
         });
@@ -61,6 +52,7 @@ fn tables(stage: &StagePlan, descriptor: &Descriptor, findings: &mut Vec<Finding
     for table in stage.tables.keys().filter(|table| !declared().any(|name| name == *table)) {
         findings.push(Finding {
             path: KeyPath::of(["tables", table]),
+            mark: Mark::Key,
             message: format!("the plugin {} has no table `{table}`", descriptor.name),
             help: suggest::help(table, "tables", declared().collect::<Vec<_>>()),
         });
@@ -68,6 +60,7 @@ fn tables(stage: &StagePlan, descriptor: &Descriptor, findings: &mut Vec<Finding
     for table in declared().filter(|table| !stage.tables.contains_key(*table)) {
         findings.push(Finding {
             path: KeyPath::of(["tables"]),
+            mark: Mark::Missing,
             message: format!(
                 "the plugin {} keeps a table `{table}`, which has no name in Postgres",
                 descriptor.name
@@ -78,21 +71,27 @@ fn tables(stage: &StagePlan, descriptor: &Descriptor, findings: &mut Vec<Finding
 }
 
 fn config(stage: &StagePlan, descriptor: &Descriptor, findings: &mut Vec<Finding>) {
-    let Err(mut problems) = check_config(descriptor, &stage.config.reveal()) else {
-        return;
+    let path = KeyPath::of(["config"]);
+    let mut fail = |message: String| {
+        let (path, mark) = (path.clone(), Mark::Key);
+        findings.push(Finding { path, mark, message, help: None });
     };
-    // The words of a JSON Schema error quote the value, so where there are secrets the masked config is told about.
-    if stage.config.has_secrets() {
-        problems = check_config(descriptor, stage.config.masked()).err().unwrap_or_else(|| {
-            vec!["config: a secret does not have the form that the plugin's schema asks for".to_string()]
-        });
+    let values = stage.config.reveal();
+    let validator = match config_validator(descriptor) {
+        Ok(Some(validator)) => validator,
+        Ok(None) if values.as_object().is_none_or(|values| values.is_empty()) => return,
+        Ok(None) => return fail(format!("the plugin {} takes no config", descriptor.name)),
+        Err(problem) => return fail(problem),
+    };
+    if validator.is_valid(&values) {
+        return;
     }
-    for problem in problems {
-        let (place, message) = problem.split_once(": ").unwrap_or(("config", &problem));
-        findings.push(Finding {
-            path: KeyPath::of(place.split('.')),
-            message: message.to_string(),
-            help: None,
-        });
+    // Words about a value quote it, so they are about the masked one.
+    let schema: Value = serde_json::from_str(&descriptor.config_schema).unwrap_or_default();
+    let found = shape::explain(&validator, &schema, stage.config.masked());
+    if found.is_empty() {
+        fail("a secret does not have the form that the plugin asks for".to_string());
     }
+    let in_stage = |finding: Finding| Finding { path: path.then(&finding.path), ..finding };
+    findings.extend(found.into_iter().map(in_stage));
 }

@@ -21,10 +21,7 @@ const MAX_PROBLEMS: usize = 20;
 const MAX_PROBLEM: usize = 500;
 
 /// Every problem of `descriptor`, in words for the plugin's author.
-pub(super) fn check_descriptor(
-    descriptor: &Descriptor,
-    kind: PluginKind,
-) -> Result<(), Vec<String>> {
+pub(super) fn check_descriptor(descriptor: &Descriptor, kind: PluginKind) -> Result<(), Vec<String>> {
     let mut problems = Problems::default();
     check_texts(descriptor, &mut problems);
     check_ports(&descriptor.ports, kind, &mut problems);
@@ -47,9 +44,7 @@ pub fn check_config(descriptor: &Descriptor, config: &Value) -> Result<(), Vec<S
     let empty = Value::Object(serde_json::Map::new());
     let config = if config.is_null() { &empty } else { config };
     if !config.is_object() {
-        return Err(vec![
-            "config: must be a table of keys and values".to_owned(),
-        ]);
+        return Err(vec!["config: must be a table of keys and values".to_owned()]);
     }
     let Some(validator) = schema(descriptor).map_err(|problem| vec![problem])? else {
         return if *config == empty {
@@ -70,6 +65,15 @@ pub fn check_config(descriptor: &Descriptor, config: &Value) -> Result<(), Vec<S
     problems.into_result()
 }
 
+/// The compiled JSON Schema of a plugin's `config`; None if the plugin takes no config.
+///
+/// # Errors
+///
+/// In words, if the schema is not one.
+pub fn config_validator(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
+    schema(descriptor)
+}
+
 /// None if the plugin takes no config. Schemas come with plugins, so references to the outside are not followed and
 /// patterns run in linear time.
 fn schema(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
@@ -78,12 +82,10 @@ fn schema(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
         return Ok(None);
     }
     if text.len() > MAX_SCHEMA_BYTES {
-        return Err(format!(
-            "config-schema: larger than {MAX_SCHEMA_BYTES} bytes"
-        ));
+        return Err(format!("config-schema: larger than {MAX_SCHEMA_BYTES} bytes"));
     }
-    let schema: Value = serde_json::from_str(text)
-        .map_err(|error| format!("config-schema: not a JSON document: {error}"))?;
+    let schema: Value =
+        serde_json::from_str(text).map_err(|error| format!("config-schema: not a JSON document: {error}"))?;
     jsonschema::options()
         .with_pattern_options(PatternOptions::regex())
         .offline()
@@ -106,11 +108,7 @@ impl Problems {
     }
 
     fn into_result(self) -> Result<(), Vec<String>> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(self.0)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
     }
 }
 
@@ -120,17 +118,15 @@ fn check_texts(descriptor: &Descriptor, problems: &mut Problems) {
             problems.add(format!("{what}: is empty"));
         }
         if text.chars().count() > MAX_NAME || text.chars().any(char::is_control) {
-            problems.add(format!(
-                "{what}: must have at most {MAX_NAME} characters and no control characters"
-            ));
+            problems
+                .add(format!("{what}: must have at most {MAX_NAME} characters and no control characters"));
         }
     }
     let ports = descriptor.ports.iter().map(|port| &port.description);
     for text in ports.chain([&descriptor.description]) {
         if text.len() > MAX_DESCRIPTION || text.contains('\0') {
-            problems.add(format!(
-                "description: must have at most {MAX_DESCRIPTION} bytes and no NUL character"
-            ));
+            problems
+                .add(format!("description: must have at most {MAX_DESCRIPTION} bytes and no NUL character"));
         }
     }
 }
@@ -169,10 +165,7 @@ fn check_tables(tables: &[Table], kind: PluginKind, problems: &mut Problems) {
         _ => {}
     }
     if tables.len() > MAX_TABLES {
-        problems.add(format!(
-            "tables: {} are more than {MAX_TABLES}",
-            tables.len()
-        ));
+        problems.add(format!("tables: {} are more than {MAX_TABLES}", tables.len()));
     }
     let mut seen = HashSet::new();
     for table in tables.iter().take(MAX_TABLES) {
@@ -197,10 +190,7 @@ fn check_columns(table: &Table, problems: &mut Problems) {
     for column in table.columns.iter().take(MAX_COLUMNS) {
         check_identifier(&format!("table `{name}`, column"), &column.name, problems);
         if !seen.insert(&column.name) {
-            problems.add(format!(
-                "table `{name}`: column `{}` named twice",
-                shown(&column.name)
-            ));
+            problems.add(format!("table `{name}`: column `{}` named twice", shown(&column.name)));
         }
     }
 }
@@ -213,10 +203,9 @@ fn check_key(table: &Table, problems: &mut Problems) {
     let mut seen = HashSet::new();
     for key in table.key.iter().take(MAX_COLUMNS) {
         match column_type(table, key) {
-            None => problems.add(format!(
-                "table `{name}`: key column `{}` is not one of its columns",
-                shown(key)
-            )),
+            None => {
+                problems.add(format!("table `{name}`: key column `{}` is not one of its columns", shown(key)))
+            }
             Some(ColumnType::Json) => problems.add(format!(
                 "table `{name}`: key column `{}` is json, which has no one way to be equal",
                 shown(key)
@@ -224,10 +213,7 @@ fn check_key(table: &Table, problems: &mut Problems) {
             Some(_) => {}
         }
         if !seen.insert(key) {
-            problems.add(format!(
-                "table `{name}`: key column `{}` named twice",
-                shown(key)
-            ));
+            problems.add(format!("table `{name}`: key column `{}` named twice", shown(key)));
         }
     }
     let Some(newest_by) = &table.newest_by else {
@@ -264,11 +250,8 @@ fn check_identifier(what: &str, name: &str, problems: &mut Problems) {
 fn is_name(name: &str, also: &str) -> bool {
     let mut letters = name.chars();
     name.len() <= MAX_NAME
-        && letters
-            .next()
-            .is_some_and(|first| first.is_ascii_lowercase())
-        && letters
-            .all(|next| next.is_ascii_lowercase() || next.is_ascii_digit() || also.contains(next))
+        && letters.next().is_some_and(|first| first.is_ascii_lowercase())
+        && letters.all(|next| next.is_ascii_lowercase() || next.is_ascii_digit() || also.contains(next))
 }
 
 fn shown(name: &str) -> String {
@@ -283,10 +266,7 @@ mod tests {
     use crate::plugin::Column;
 
     fn column(name: &str, type_: ColumnType) -> Column {
-        Column {
-            name: name.to_owned(),
-            type_,
-        }
+        Column { name: name.to_owned(), type_ }
     }
 
     fn table() -> Table {
@@ -335,87 +315,29 @@ mod tests {
     #[test]
     fn each_problem_is_named() {
         use PluginKind::{Materializer, Sink, Transform};
-        let port = |name: &str| Port {
-            name: name.to_owned(),
-            description: String::new(),
-        };
-        let cases: Vec<(PluginKind, &str, Box<dyn FnOnce(&mut Descriptor)>)> = vec![
+        let port = |name: &str| Port { name: name.to_owned(), description: String::new() };
+        type Change = Box<dyn FnOnce(&mut Descriptor)>;
+        let cases: Vec<(PluginKind, &str, Change)> = vec![
             (Sink, "name: is empty", Box::new(|d| d.name.clear())),
-            (
-                Sink,
-                "version: must have",
-                Box::new(|d| d.version = "1\n".to_owned()),
-            ),
-            (
-                Sink,
-                "ports: a sink has none",
-                Box::new(move |d| d.ports.push(port("x"))),
-            ),
-            (
-                Transform,
-                "tables: a transform has none",
-                Box::new(|d| d.tables.push(table())),
-            ),
-            (
-                Transform,
-                "`default`: is always there",
-                Box::new(move |d| d.ports.push(port("default"))),
-            ),
-            (
-                Transform,
-                "port `A B`",
-                Box::new(move |d| d.ports.push(port("A B"))),
-            ),
-            (
-                Transform,
-                "named twice",
-                Box::new(move |d| d.ports = vec![port("x"), port("x")]),
-            ),
-            (
-                Materializer,
-                "needs at least one",
-                Box::new(|d| d.tables.clear()),
-            ),
-            (
-                Materializer,
-                "has no columns",
-                Box::new(|d| d.tables[0].columns.clear()),
-            ),
-            (
-                Materializer,
-                "key names no column",
-                Box::new(|d| d.tables[0].key.clear()),
-            ),
-            (
-                Materializer,
-                "`nope` is not one",
-                Box::new(|d| d.tables[0].key = vec!["nope".to_owned()]),
-            ),
-            (
-                Materializer,
-                "is json",
-                Box::new(|d| d.tables[0].key = vec!["extra".to_owned()]),
-            ),
+            (Sink, "version: must have", Box::new(|d| d.version = "1\n".to_owned())),
+            (Sink, "ports: a sink has none", Box::new(move |d| d.ports.push(port("x")))),
+            (Transform, "tables: a transform has none", Box::new(|d| d.tables.push(table()))),
+            (Transform, "`default`: is always there", Box::new(move |d| d.ports.push(port("default")))),
+            (Transform, "port `A B`", Box::new(move |d| d.ports.push(port("A B")))),
+            (Transform, "named twice", Box::new(move |d| d.ports = vec![port("x"), port("x")])),
+            (Materializer, "needs at least one", Box::new(|d| d.tables.clear())),
+            (Materializer, "has no columns", Box::new(|d| d.tables[0].columns.clear())),
+            (Materializer, "key names no column", Box::new(|d| d.tables[0].key.clear())),
+            (Materializer, "`nope` is not one", Box::new(|d| d.tables[0].key = vec!["nope".to_owned()])),
+            (Materializer, "is json", Box::new(|d| d.tables[0].key = vec!["extra".to_owned()])),
             (
                 Materializer,
                 "without an order",
                 Box::new(|d| d.tables[0].newest_by = Some("extra".to_owned())),
             ),
-            (
-                Materializer,
-                "table `a\"b`",
-                Box::new(|d| d.tables[0].name = "a\"b".to_owned()),
-            ),
-            (
-                Sink,
-                "not a JSON document",
-                Box::new(|d| d.config_schema = "{".to_owned()),
-            ),
-            (
-                Sink,
-                "not a JSON Schema",
-                Box::new(|d| d.config_schema = r#"{"type": 7}"#.to_owned()),
-            ),
+            (Materializer, "table `a\"b`", Box::new(|d| d.tables[0].name = "a\"b".to_owned())),
+            (Sink, "not a JSON document", Box::new(|d| d.config_schema = "{".to_owned())),
+            (Sink, "not a JSON Schema", Box::new(|d| d.config_schema = r#"{"type": 7}"#.to_owned())),
             (
                 Sink,
                 "config-schema",
@@ -424,10 +346,7 @@ mod tests {
         ];
         for (kind, expected, change) in cases {
             let found = problems_of(kind, change);
-            assert!(
-                found.contains(expected),
-                "`{found}` should have `{expected}`"
-            );
+            assert!(found.contains(expected), "`{found}` should have `{expected}`");
         }
     }
 
@@ -451,10 +370,7 @@ mod tests {
             assert!(problems.contains(expected), "{problems}");
         }
         let missing = check_config(&descriptor, &Value::Null).unwrap_err();
-        assert!(
-            missing[0].contains("\"rate\" is a required property"),
-            "{missing:?}"
-        );
+        assert!(missing[0].contains("\"rate\" is a required property"), "{missing:?}");
     }
 
     #[test]

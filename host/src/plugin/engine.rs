@@ -53,10 +53,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Self {
-            cache_dir: None,
-            threads: cores,
-        }
+        Self { cache_dir: None, threads: cores }
     }
 }
 
@@ -102,8 +99,7 @@ impl PluginEngine {
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
         let wasmtime = Engine::new(&config(options.cache_dir.as_deref())?)
             .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
-        let linker = guest::linker(&wasmtime)
-            .map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
+        let linker = guest::linker(&wasmtime).map_err(|error| EngineError::Wasmtime(format!("{error:#}")))?;
         let guests = GuestThreads::start(options.threads.max(1))?;
         start_ticker(wasmtime.weak())?;
         Ok(Self {
@@ -133,9 +129,7 @@ impl PluginEngine {
     pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, CallError> {
         Arc::clone(&self.shared.live)
             .try_acquire_owned()
-            .map_err(|_| CallError::TooManyInstances {
-                limit: MAX_LIVE_INSTANCES,
-            })
+            .map_err(|_| CallError::TooManyInstances { limit: MAX_LIVE_INSTANCES })
     }
 
     /// Runs `call` on a guest thread, to its end, whether or not the returned future is polled or dropped.
@@ -192,10 +186,7 @@ fn config(cache_dir: Option<&Path>) -> Result<Config, EngineError> {
 }
 
 fn open_cache(dir: &Path) -> Result<Cache, EngineError> {
-    let failed = |reason: String| EngineError::Cache {
-        dir: dir.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| EngineError::Cache { dir: dir.to_owned(), reason };
     let io_failed = |error: std::io::Error| failed(error.to_string());
     std::fs::create_dir_all(dir).map_err(io_failed)?;
     #[cfg(unix)]
@@ -205,9 +196,7 @@ fn open_cache(dir: &Path) -> Result<Cache, EngineError> {
     }
     let absolute = dir.canonicalize().map_err(io_failed)?;
     let mut settings = CacheConfig::new();
-    settings
-        .with_directory(absolute)
-        .with_files_total_size_soft_limit(CACHE_BYTES);
+    settings.with_directory(absolute).with_files_total_size_soft_limit(CACHE_BYTES);
     Cache::new(settings).map_err(|error| failed(format!("{error:#}")))
 }
 
@@ -231,10 +220,7 @@ impl GuestThreads {
             .thread_name("guest")
             .enable_time()
             .build()?;
-        Ok(Self {
-            handle: runtime.handle().clone(),
-            runtime: Some(runtime),
-        })
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 }
 
@@ -257,8 +243,5 @@ fn start_ticker(engine: EngineWeak) -> std::io::Result<()> {
             std::thread::sleep(TICK);
         }
     };
-    std::thread::Builder::new()
-        .name("guest-ticker".to_owned())
-        .spawn(tick)
-        .map(drop)
+    std::thread::Builder::new().name("guest-ticker".to_owned()).spawn(tick).map(drop)
 }

@@ -98,9 +98,7 @@ pub enum CallError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
     /// Too many records.
-    #[error(
-        "{got} records, allowed are {limit}; raise the limit `output_records`, or give smaller batches"
-    )]
+    #[error("{got} records, allowed are {limit}; raise the limit `output_records`, or give smaller batches")]
     Records {
         /// How many came.
         got: usize,
@@ -139,18 +137,11 @@ impl CallError {
 /// Names the cause of a call that ended in a wasmtime error.
 pub(super) fn explain(error: &wasmtime::Error, guest: &Guest) -> CallError {
     if guest.ledger().refused() {
-        return CallError::Memory {
-            limit: guest.ledger().limit(),
-        };
+        return CallError::Memory { limit: guest.ledger().limit() };
     }
     // wasmtime keeps the type of this error to itself.
-    if error
-        .chain()
-        .any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
-    {
-        return CallError::OutputTooLarge(Excess::Bytes {
-            limit: guest.output_bytes(),
-        });
+    if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
+        return CallError::OutputTooLarge(Excess::Bytes { limit: guest.output_bytes() });
     }
     let mut message = cause(error);
     if let Some(function) = top_function(error) {
@@ -161,9 +152,7 @@ pub(super) fn explain(error: &wasmtime::Error, guest: &Guest) -> CallError {
         message.push_str(": ");
         message.push_str(&last_words);
     }
-    CallError::Trap {
-        message: printable(&message, MAX_MESSAGE),
-    }
+    CallError::Trap { message: printable(&message, MAX_MESSAGE) }
 }
 
 fn cause(error: &wasmtime::Error) -> String {
@@ -179,9 +168,5 @@ fn cause(error: &wasmtime::Error) -> String {
 
 /// The innermost guest function that has a name.
 fn top_function(error: &wasmtime::Error) -> Option<&str> {
-    error
-        .downcast_ref::<WasmBacktrace>()?
-        .frames()
-        .iter()
-        .find_map(|frame| frame.func_name())
+    error.downcast_ref::<WasmBacktrace>()?.frames().iter().find_map(|frame| frame.func_name())
 }

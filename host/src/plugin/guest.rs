@@ -111,13 +111,8 @@ impl Guest {
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
-        let guest = Self {
-            wasi,
-            table,
-            ledger: Ledger::new(limits.memory),
-            log,
-            output_bytes: limits.output_bytes,
-        };
+        let guest =
+            Self { wasi, table, ledger: Ledger::new(limits.memory), log, output_bytes: limits.output_bytes };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.ledger);
         store.epoch_deadline_async_yield_and_update(1);
@@ -145,7 +140,7 @@ impl Guest {
     }
 
     pub(super) fn dropped_lines(&self) -> u64 {
-        self.log.dropped()
+        self.log.dropped_ever()
     }
 }
 
@@ -153,19 +148,13 @@ impl Guest {
 /// items all point to the same memory, and so make the host allocate many times the guest's own limit.
 fn hostcall_fuel(limits: &Limits) -> usize {
     let records = u64::from(limits.output_records).saturating_mul(RECORD_BYTES);
-    let fuel = limits
-        .output_bytes
-        .saturating_add(records)
-        .saturating_add(HOSTCALL_SLACK);
+    let fuel = limits.output_bytes.saturating_add(records).saturating_add(HOSTCALL_SLACK);
     usize::try_from(fuel).unwrap_or(usize::MAX)
 }
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView {
-            ctx: &mut self.wasi,
-            table: &mut self.table,
-        }
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
 

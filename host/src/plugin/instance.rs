@@ -23,8 +23,8 @@ use super::load::{Plugin, WorldPre};
 use super::log::printable;
 use super::output::Contract;
 use super::{
-    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome,
-    Token, check_config,
+    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome, Token,
+    check_config,
 };
 
 /// Reasons given by a plugin are cut past this many characters.
@@ -79,8 +79,7 @@ impl Plugin {
         limits: &Limits,
     ) -> Result<Instance, CallError> {
         let (live, descriptor) = self.start(label, limits).await?;
-        check_config(&descriptor, config)
-            .map_err(|problems| CallError::Configure(problems.join("; ")))?;
+        check_config(&descriptor, config).map_err(|problems| CallError::Configure(problems.join("; ")))?;
         let mut instance = Instance {
             plugin: self.clone(),
             limits: limits.clone(),
@@ -94,18 +93,12 @@ impl Plugin {
         Ok(instance)
     }
 
-    async fn start(
-        &self,
-        label: &str,
-        limits: &Limits,
-    ) -> Result<(Box<Live>, Descriptor), CallError> {
+    async fn start(&self, label: &str, limits: &Limits) -> Result<(Box<Live>, Descriptor), CallError> {
         let place = self.engine().admit()?;
         let plugin = self.clone();
         let limits = limits.clone();
         let store = Guest::store(self.engine().wasmtime(), label, &limits);
-        self.engine()
-            .run(async move { plugin.start_here(store, place, limits.deadline).await })
-            .await?
+        self.engine().run(async move { plugin.start_here(store, place, limits.deadline).await }).await?
     }
 
     /// The part of [`Plugin::start`] that runs on a guest thread.
@@ -118,14 +111,8 @@ impl Plugin {
         store.set_epoch_deadline(1);
         let world = within(deadline, self.world().instantiate(&mut store)).await;
         let world = world.map_err(|failure| failure.explain(&store))?;
-        let mut live = Box::new(Live {
-            store,
-            world,
-            _place: place,
-        });
-        let described = live
-            .call(deadline, |live| Box::pin(live.describe()))
-            .await?;
+        let mut live = Box::new(Live { store, world, _place: place });
+        let described = live.call(deadline, |live| Box::pin(live.describe())).await?;
         check_descriptor(&described, self.kind())
             .map_err(|problems| CallError::BadDescriptor { problems })?;
         Ok((live, described))
@@ -161,10 +148,7 @@ impl Instance {
     /// # Errors
     ///
     /// As [`Instance::produce`].
-    pub async fn process(
-        &mut self,
-        batch: impl Into<Arc<Vec<Message>>>,
-    ) -> Result<Outcome, CallError> {
+    pub async fn process(&mut self, batch: impl Into<Arc<Vec<Message>>>) -> Result<Outcome, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
         self.work(
@@ -272,11 +256,7 @@ impl Instance {
     }
 
     async fn configure(&mut self, config: &serde_json::Value) -> Result<(), CallError> {
-        let config = if config.is_null() {
-            "{}".to_owned()
-        } else {
-            config.to_string()
-        };
+        let config = if config.is_null() { "{}".to_owned() } else { config.to_string() };
         let configured = self
             .call(
                 move |live| Box::pin(async move { live.configure(&config).await }),
@@ -407,10 +387,7 @@ impl Ended {
 }
 
 /// The timer only fires when the guest gives way, which it does at every tick of the epoch.
-async fn within<T>(
-    deadline: Duration,
-    call: impl Future<Output = wasmtime::Result<T>>,
-) -> Result<T, Ended> {
+async fn within<T>(deadline: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Ended> {
     match tokio::time::timeout(deadline, call).await {
         Ok(answer) => answer.map_err(Ended::Failed),
         Err(_) => Err(Ended::Late(deadline)),

@@ -52,11 +52,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            used: 0,
-            refused: false,
-        }
+        Self { limit, used: 0, refused: false }
     }
 
     /// Forgets refusals of earlier calls.
@@ -145,11 +141,7 @@ mod tests {
         assert!(ledger.table_growing(0, 16 << 10, None).unwrap());
         assert_eq!(ledger.used(), 1 << 20);
         assert!(!ledger.refused());
-        assert!(
-            !ledger
-                .table_growing(16 << 10, (16 << 10) + 1, None)
-                .unwrap()
-        );
+        assert!(!ledger.table_growing(16 << 10, (16 << 10) + 1, None).unwrap());
         assert!(ledger.refused());
         ledger.begin_call();
         assert!(!ledger.refused());

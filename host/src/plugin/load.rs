@@ -5,17 +5,23 @@
 use std::sync::Arc;
 
 use bytesize::ByteSize;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::Engine;
+use wasmtime::component::types::{self, ComponentItem};
+use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Lower};
 
+use super::bindings::shared::tidemill::plugin::types::Failure;
 use super::bindings::{materializer, producer, sink, transform};
 use super::engine::PluginEngine;
 use super::guest::{self, Guest};
 use super::log::printable;
-use super::{PluginDigest, PluginKind};
+use super::{
+    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome, Token,
+};
 
 /// Larger files are not looked at. Python's runtime makes a component of 18 MB.
 pub const MAX_COMPONENT_BYTES: usize = 64 << 20;
 
+const LIFECYCLE: &str = "tidemill:plugin/lifecycle";
 const WASM_MAGIC: &[u8] = b"\0asm";
 /// Version 1 on layer 0.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
@@ -37,9 +43,7 @@ pub enum LoadError {
         size: u64,
     },
     /// These are bytes of another kind.
-    #[error(
-        "this is {found}, not a WebAssembly component; build for wasm32-wasip2, which gives a component"
-    )]
+    #[error("this is {found}, not a WebAssembly component; build for wasm32-wasip2, which gives a component")]
     NotWasm {
         /// What they look like.
         found: &'static str,
@@ -113,11 +117,7 @@ impl PluginEngine {
     /// # Errors
     ///
     /// One [`LoadError`] for each way in which a file can be something else.
-    pub async fn load(
-        &self,
-        bytes: impl Into<Arc<[u8]>>,
-        kind: PluginKind,
-    ) -> Result<Plugin, LoadError> {
+    pub async fn load(&self, bytes: impl Into<Arc<[u8]>>, kind: PluginKind) -> Result<Plugin, LoadError> {
         let bytes = bytes.into();
         let engine = self.clone();
         self.run_blocking(move || engine.load_blocking(&bytes, kind))
@@ -127,12 +127,11 @@ impl PluginEngine {
 
     fn load_blocking(&self, bytes: &[u8], kind: PluginKind) -> Result<Plugin, LoadError> {
         sniff(bytes)?;
-        let component =
-            Component::from_binary(self.wasmtime(), bytes).map_err(|error| LoadError::Invalid {
-                reason: sentence(&error),
-            })?;
+        let component = Component::from_binary(self.wasmtime(), bytes)
+            .map_err(|error| LoadError::Invalid { reason: sentence(&error) })?;
         self.check_imports(&component)?;
         self.check_exports(&component, kind)?;
+        self.check_functions(&component, kind)?;
         let world = self.link(&component, kind)?;
         Ok(Plugin {
             shared: Arc::new(Loaded {
@@ -153,11 +152,7 @@ impl PluginEngine {
             .filter(|name| !guest::offers(name))
             .map(|name| printable(name, MAX_REASON))
             .collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(LoadError::MissingImports { missing })
-        }
+        if missing.is_empty() { Ok(()) } else { Err(LoadError::MissingImports { missing }) }
     }
 
     fn check_exports(&self, component: &Component, kind: PluginKind) -> Result<(), LoadError> {
@@ -166,20 +161,43 @@ impl PluginEngine {
         if exports.iter().any(|name| is_export_of(name, kind)) {
             return Ok(());
         }
-        Err(LoadError::WrongWorld {
-            kind,
-            found: describe_exports(&exports),
-        })
+        Err(LoadError::WrongWorld { kind, found: describe_exports(&exports) })
+    }
+
+    /// The generated worlds compare names when they are linked, and types only when they are instantiated; a plugin
+    /// that does not fit should be known before it runs.
+    fn check_functions(&self, component: &Component, kind: PluginKind) -> Result<(), LoadError> {
+        type Worked<T> = (Result<T, Failure>,);
+
+        let exports = Exports::of(component, self.wasmtime());
+        exports
+            .check::<(), (Descriptor,)>(LIFECYCLE, "describe")
+            .and_then(|()| exports.check::<(&str,), (Result<(), String>,)>(LIFECYCLE, "configure"))
+            .and_then(|()| {
+                let interface = kind.interface();
+                match kind {
+                    PluginKind::Producer => {
+                        exports.check::<(&Poll,), Worked<Production>>(interface, "produce")
+                    }
+                    PluginKind::Transform => {
+                        exports.check::<(&[Message],), Worked<Outcome>>(interface, "process")
+                    }
+                    PluginKind::Materializer => {
+                        exports.check::<(&[Message],), Worked<RowOutcome>>(interface, "materialize")
+                    }
+                    PluginKind::Sink => {
+                        exports.check::<(&Token, &[Message]), Worked<Vec<Refused>>>(interface, "deliver")
+                    }
+                }
+            })
+            .map_err(|reason| LoadError::Mismatch { kind, reason })
     }
 
     fn link(&self, component: &Component, kind: PluginKind) -> Result<WorldPre, LoadError> {
         self.linker()
             .instantiate_pre(component)
             .and_then(|pre| WorldPre::new(pre, kind))
-            .map_err(|error| LoadError::Mismatch {
-                kind,
-                reason: sentence(&error),
-            })
+            .map_err(|error| LoadError::Mismatch { kind, reason: sentence(&error) })
     }
 }
 
@@ -227,11 +245,43 @@ impl WorldPre {
         Ok(match kind {
             PluginKind::Producer => Self::Producer(producer::ProducerPre::new(pre)?),
             PluginKind::Transform => Self::Transform(transform::TransformPre::new(pre)?),
-            PluginKind::Materializer => {
-                Self::Materializer(materializer::MaterializerPre::new(pre)?)
-            }
+            PluginKind::Materializer => Self::Materializer(materializer::MaterializerPre::new(pre)?),
             PluginKind::Sink => Self::Sink(sink::SinkPre::new(pre)?),
         })
+    }
+}
+
+/// The functions that a component exports.
+struct Exports<'a> {
+    ty: types::Component,
+    engine: &'a Engine,
+}
+
+impl<'a> Exports<'a> {
+    fn of(component: &Component, engine: &'a Engine) -> Self {
+        Self { ty: component.component_type(), engine }
+    }
+
+    fn check<Params, Return>(&self, interface: &str, function: &str) -> Result<(), String>
+    where
+        Params: ComponentNamedList + Lower,
+        Return: ComponentNamedList + Lift,
+    {
+        let mut exports = self.ty.exports(self.engine);
+        let Some((_, exported)) = exports.find(|(name, _)| is_version_of(name, interface)) else {
+            return Err(format!("it does not export {interface}"));
+        };
+        let ComponentItem::ComponentInstance(instance) = exported.ty else {
+            return Err(format!("its {interface} is not an interface"));
+        };
+        let Some(ComponentItem::ComponentFunc(found)) =
+            instance.get_export(self.engine, function).map(|export| export.ty)
+        else {
+            return Err(format!("its {interface} has no function `{function}`"));
+        };
+        found
+            .typecheck::<Params, Return>(&self.ty.instance_type())
+            .map_err(|error| format!("its `{function}` has another type: {}", sentence(&error)))
     }
 }
 
@@ -241,25 +291,19 @@ fn sniff(bytes: &[u8]) -> Result<(), LoadError> {
         return Err(LoadError::Empty);
     }
     if bytes.len() > MAX_COMPONENT_BYTES {
-        return Err(LoadError::TooLarge {
-            size: bytes.len() as u64,
-        });
+        return Err(LoadError::TooLarge { size: bytes.len() as u64 });
     }
     if let Some(rest) = bytes.strip_prefix(WASM_MAGIC) {
         return match rest.get(..4) {
             Some(version) if version == CORE_MODULE => Err(LoadError::CoreModule),
             Some(version) if version == COMPONENT => Ok(()),
-            Some(version) => Err(LoadError::Invalid {
-                reason: format!("its binary version {version:02x?} is not known"),
-            }),
-            None => Err(LoadError::Invalid {
-                reason: "the file ends within its header".to_owned(),
-            }),
+            Some(version) => {
+                Err(LoadError::Invalid { reason: format!("its binary version {version:02x?} is not known") })
+            }
+            None => Err(LoadError::Invalid { reason: "the file ends within its header".to_owned() }),
         };
     }
-    Err(LoadError::NotWasm {
-        found: name_of_other(bytes),
-    })
+    Err(LoadError::NotWasm { found: name_of_other(bytes) })
 }
 
 fn name_of_other(bytes: &[u8]) -> &'static str {
@@ -272,19 +316,21 @@ fn name_of_other(bytes: &[u8]) -> &'static str {
         "an archive"
     } else if text.is_ok_and(|text| text.trim_start().starts_with('(')) {
         "WebAssembly text"
-    } else if text.is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace()))
-    {
+    } else if text.is_ok_and(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace())) {
         "a text file"
     } else {
         "something else"
     }
 }
 
-/// Whether the export `name` is the working interface of `kind`, in the version that the host speaks.
+/// Whether the export `name` is the working interface of `kind`.
 fn is_export_of(name: &str, kind: PluginKind) -> bool {
-    name.split_once('@').is_some_and(|(interface, version)| {
-        interface == kind.interface() && version.starts_with("0.1.")
-    })
+    is_version_of(name, kind.interface())
+}
+
+/// Whether `name` is `interface` in the version that the host speaks.
+fn is_version_of(name: &str, interface: &str) -> bool {
+    name.split_once('@').is_some_and(|(named, version)| named == interface && version.starts_with("0.1."))
 }
 
 fn describe_exports(exports: &[&str]) -> String {
@@ -300,10 +346,7 @@ fn describe_exports(exports: &[&str]) -> String {
     if !kinds.is_empty() {
         return format!("is a {} (it exports {names})", kinds.join(" and a "));
     }
-    if exports
-        .iter()
-        .any(|name| name.starts_with("tidemill:plugin/"))
-    {
+    if exports.iter().any(|name| name.starts_with("tidemill:plugin/")) {
         return format!("is of another version of the interface (it exports {names})");
     }
     format!("is no Tidemill plugin (it exports {names})")

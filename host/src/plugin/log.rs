@@ -20,7 +20,7 @@ use super::bindings::shared::tidemill::plugin::log::Level;
 const LINES_PER_SECOND: u32 = 100;
 /// A line is cut past this many characters.
 const MAX_LINE: usize = 2_000;
-/// Lines of standard error kept to explain a trap.
+/// Lines of standard error, and of the log at level error, kept to explain a trap.
 const LAST_WORDS: usize = 4;
 /// What a guest may write to a stream in one go.
 const STREAM_PERMIT: usize = 64 << 10;
@@ -46,23 +46,27 @@ impl GuestLog {
 
     /// One line from the `log` import.
     pub(super) fn write(&self, level: Level, message: &str) {
-        self.lock().pass_on(level, message);
+        let mut state = self.lock();
+        if level == Level::Error {
+            state.remember(message);
+        }
+        state.pass_on(level, message);
     }
 
-    /// Forgets what an earlier call wrote to standard error.
+    /// Forgets the last words of an earlier call.
     pub(super) fn begin_call(&self) {
         self.lock().last_words.clear();
     }
 
-    /// What the guest last wrote to standard error, on one line.
+    /// What the guest last wrote to standard error or logged as an error, on one line.
     pub(super) fn last_words(&self) -> String {
         let state = self.lock();
         Vec::from_iter(state.last_words.iter().map(String::as_str)).join(" / ")
     }
 
     /// Lines dropped since the instance began.
-    pub(super) fn dropped(&self) -> u64 {
-        self.lock().window.dropped_in_all
+    pub(super) fn dropped_ever(&self) -> u64 {
+        self.lock().window.dropped_ever
     }
 
     fn write_stream(&self, stream: Stream, line: &str) {
@@ -71,10 +75,7 @@ impl GuestLog {
             return;
         }
         if stream == Stream::Stderr && !line.starts_with("note: run with `RUST_BACKTRACE") {
-            if state.last_words.len() == LAST_WORDS {
-                state.last_words.pop_front();
-            }
-            state.last_words.push_back(printable(line, MAX_LINE));
+            state.remember(line);
         }
         let level = match stream {
             Stream::Stdout => Level::Info,
@@ -90,6 +91,13 @@ impl GuestLog {
 }
 
 impl State {
+    fn remember(&mut self, line: &str) {
+        if self.last_words.len() == LAST_WORDS {
+            self.last_words.pop_front();
+        }
+        self.last_words.push_back(printable(line, MAX_LINE));
+    }
+
     fn pass_on(&mut self, level: Level, line: &str) {
         let Some(dropped) = self.window.admit(Instant::now()) else {
             return;
@@ -123,18 +131,14 @@ impl Drop for State {
 struct Window {
     began: Instant,
     passed: u32,
+    /// Since the last line that passed.
     dropped: u64,
-    dropped_in_all: u64,
+    dropped_ever: u64,
 }
 
 impl Window {
     fn new(now: Instant) -> Self {
-        Self {
-            began: now,
-            passed: 0,
-            dropped: 0,
-            dropped_in_all: 0,
-        }
+        Self { began: now, passed: 0, dropped: 0, dropped_ever: 0 }
     }
 
     /// None drops the line; else the number dropped since the last one that passed.
@@ -145,7 +149,7 @@ impl Window {
         }
         if self.passed == LINES_PER_SECOND {
             self.dropped += 1;
-            self.dropped_in_all += 1;
+            self.dropped_ever += 1;
             return None;
         }
         self.passed += 1;
@@ -189,25 +193,15 @@ pub(super) struct GuestStream {
 
 impl GuestStream {
     pub(super) fn stdout(log: &GuestLog) -> Self {
-        Self {
-            log: log.clone(),
-            stream: Stream::Stdout,
-        }
+        Self { log: log.clone(), stream: Stream::Stdout }
     }
 
     pub(super) fn stderr(log: &GuestLog) -> Self {
-        Self {
-            log: log.clone(),
-            stream: Stream::Stderr,
-        }
+        Self { log: log.clone(), stream: Stream::Stderr }
     }
 
     fn lines(&self) -> Lines {
-        Lines {
-            log: self.log.clone(),
-            stream: self.stream,
-            open: Vec::new(),
-        }
+        Lines { log: self.log.clone(), stream: self.stream, open: Vec::new() }
     }
 }
 
@@ -324,7 +318,7 @@ mod tests {
         }
         assert_eq!(window.admit(now + Duration::from_secs(1)), Some(7));
         assert_eq!(window.admit(now + Duration::from_secs(1)), Some(0));
-        assert_eq!(window.dropped_in_all, 7);
+        assert_eq!(window.dropped_ever, 7);
     }
 
     #[test]
@@ -334,7 +328,10 @@ mod tests {
         stderr.take(b"one\ntwo\n\nthr");
         stderr.take(b"ee\nfour\nfive\nnote: run with `RUST_BACKTRACE=1`\n");
         GuestStream::stdout(&log).lines().take(b"not this\n");
+        log.write(Level::Warn, "nor this");
         assert_eq!(log.last_words(), "two / three / four / five");
+        log.write(Level::Error, "six\u{7}");
+        assert_eq!(log.last_words(), "three / four / five / six\\u{7}");
         log.begin_call();
         assert_eq!(log.last_words(), "");
     }

@@ -9,8 +9,8 @@ use super::error::{CallError, Excess};
 use super::limits::Limits;
 use super::log::printable;
 use super::{
-    Change, ColumnType, DEFAULT_PORT, Descriptor, Emission, Header, Outcome, Production, Refusal,
-    Refused, RowChange, RowOutcome, Table, Value,
+    Change, ColumnType, DEFAULT_PORT, Descriptor, Emission, Header, Outcome, Production, Refusal, Refused,
+    RowChange, RowOutcome, Table, Value,
 };
 
 /// Times from the year 1 to the year 9999, in microseconds since 1970: what every consumer of the log can show.
@@ -42,9 +42,7 @@ impl Contract {
         let tables = descriptor.tables.iter();
         Self {
             ports: ports.chain([DEFAULT_PORT.to_owned()]).collect(),
-            tables: tables
-                .map(|table| (table.name.clone(), Row::new(table)))
-                .collect(),
+            tables: tables.map(|table| (table.name.clone(), Row::new(table))).collect(),
             max_records: limits.output_records,
             max_bytes: limits.output_bytes,
         }
@@ -75,11 +73,7 @@ impl Contract {
         Ok(production)
     }
 
-    pub(super) fn check_outcome(
-        &self,
-        mut outcome: Outcome,
-        inputs: usize,
-    ) -> Result<Outcome, CallError> {
+    pub(super) fn check_outcome(&self, mut outcome: Outcome, inputs: usize) -> Result<Outcome, CallError> {
         check_count(outcome.emissions.len(), self.max_records)?;
         let mut budget = Budget::new(self.max_bytes);
         let refused = check_refused(&mut outcome.refusals, inputs, &mut budget)?;
@@ -94,11 +88,7 @@ impl Contract {
         Ok(outcome)
     }
 
-    pub(super) fn check_rows(
-        &self,
-        mut outcome: RowOutcome,
-        inputs: usize,
-    ) -> Result<RowOutcome, CallError> {
+    pub(super) fn check_rows(&self, mut outcome: RowOutcome, inputs: usize) -> Result<RowOutcome, CallError> {
         check_count(outcome.changes.len(), self.max_records)?;
         let mut budget = Budget::new(self.max_bytes);
         let refused = check_refused(&mut outcome.refusals, inputs, &mut budget)?;
@@ -160,18 +150,15 @@ impl Contract {
 
 impl Row {
     fn new(table: &Table) -> Self {
-        let is_fixed = |name: &String| {
-            table.key.contains(name) || table.newest_by.as_ref().is_some_and(|by| by == name)
-        };
+        let is_fixed =
+            |name: &String| table.key.contains(name) || table.newest_by.as_ref().is_some_and(|by| by == name);
         let columns = table.columns.iter();
         let keys = table.key.iter();
         Self {
             columns: columns
                 .map(|column| (column.name.clone(), column.type_, !is_fixed(&column.name)))
                 .collect(),
-            key: keys
-                .filter_map(|key| table.columns.iter().position(|column| column.name == *key))
-                .collect(),
+            key: keys.filter_map(|key| table.columns.iter().position(|column| column.name == *key)).collect(),
         }
     }
 
@@ -238,9 +225,7 @@ fn check_value(
         Value::Text(text) => {
             budget.spend(text.len())?;
             if text.contains('\0') {
-                return Err(wrong(format!(
-                    "has a NUL character in text column `{column}`"
-                )));
+                return Err(wrong(format!("has a NUL character in text column `{column}`")));
             }
             Ok(())
         }
@@ -269,9 +254,9 @@ fn has_nul(document: &serde_json::Value) -> bool {
     match document {
         serde_json::Value::String(text) => text.contains('\0'),
         serde_json::Value::Array(items) => items.iter().any(has_nul),
-        serde_json::Value::Object(fields) => fields
-            .iter()
-            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        serde_json::Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value))
+        }
         _ => false,
     }
 }
@@ -321,14 +306,11 @@ fn check_refused(
 ) -> Result<RefusedInputs, CallError> {
     let mut seen = RefusedInputs(HashSet::new());
     for (index, refused) in refusals.iter_mut().enumerate() {
-        seen.check_input(refused.input, inputs)
-            .map_err(|fault| fault.of("refusal", index))?;
+        seen.check_input(refused.input, inputs).map_err(|fault| fault.of("refusal", index))?;
         seen.0.insert(refused.input);
         if let Refusal::Reject(reason) = &mut refused.refusal {
             *reason = printable(reason, MAX_REASON);
-            budget
-                .spend(reason.len())
-                .map_err(|fault| fault.of("refusal", index))?;
+            budget.spend(reason.len()).map_err(|fault| fault.of("refusal", index))?;
         }
     }
     Ok(seen)

@@ -45,12 +45,7 @@ impl Cursor {
         positions: Vec<(Partition, Offset)>,
         limits: FetchLimits,
     ) -> Self {
-        let lane = |(partition, next)| Lane {
-            partition,
-            next,
-            ready: VecDeque::new(),
-            at_end: None,
-        };
+        let lane = |(partition, next)| Lane { partition, next, ready: VecDeque::new(), at_end: None };
         Self {
             // Before the first read, so that nothing that comes after it is missed.
             wakeup: log.subscribe(topic.id),
@@ -90,10 +85,7 @@ impl Cursor {
 
     /// After the last batch that [`Cursor::next`] gave, in each partition.
     pub fn position(&self) -> Position {
-        self.lanes
-            .iter()
-            .map(|lane| (lane.partition, lane.next))
-            .collect()
+        self.lanes.iter().map(|lane| (lane.partition, lane.next)).collect()
     }
 
     pub fn topic(&self) -> &Arc<Topic> {
@@ -112,10 +104,7 @@ impl Cursor {
             .log
             .fetch(&self.topic, lane.partition, lane.next, self.limits)
             .await
-            .map_err(|source| ReplayError {
-                topic: self.topic.name.to_string(),
-                source,
-            })?;
+            .map_err(|source| ReplayError { topic: self.topic.name.to_string(), source })?;
         lane.at_end = fetched.batches.is_empty().then_some(asked);
         lane.ready = fetched.batches.into();
         Ok(())

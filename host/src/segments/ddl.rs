@@ -17,26 +17,17 @@ pub(super) struct Ddl {
 
 impl Ddl {
     pub(super) fn new(pool: &PgPool) -> Self {
-        Self {
-            options: pool.connect_options(),
-            connection: None,
-        }
+        Self { options: pool.connect_options(), connection: None }
     }
 
     pub(super) async fn detach(&mut self, topic: &str, table: &str) -> Result<(), sqlx::Error> {
         let (topic, table) = (quote(topic), quote(table));
-        self.run(format!(
-            "ALTER TABLE log.{topic} DETACH PARTITION log.{table} CONCURRENTLY"
-        ))
-        .await
+        self.run(format!("ALTER TABLE log.{topic} DETACH PARTITION log.{table} CONCURRENTLY")).await
     }
 
     pub(super) async fn finalize(&mut self, topic: &str, table: &str) -> Result<(), sqlx::Error> {
         let (topic, table) = (quote(topic), quote(table));
-        self.run(format!(
-            "ALTER TABLE log.{topic} DETACH PARTITION log.{table} FINALIZE"
-        ))
-        .await
+        self.run(format!("ALTER TABLE log.{topic} DETACH PARTITION log.{table} FINALIZE")).await
     }
 
     pub(super) async fn close(self) {

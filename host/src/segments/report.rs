@@ -63,10 +63,7 @@ impl Report {
             metrics::counter!("tidemill_segments_total", "what" => what).increment(count.into());
         }
         for failure in &self.failures {
-            tracing::warn!(
-                failure,
-                "a segment is not maintained; trying again with the next tick"
-            );
+            tracing::warn!(failure, "a segment is not maintained; trying again with the next tick");
         }
         if self.created + self.sealed + self.dropped > 0 {
             tracing::debug!(report = ?self, "segments");

@@ -8,7 +8,7 @@ use super::Reader;
 use crate::config::document::Mark;
 use crate::config::file::{Emission, Payload, Test};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{Expectation, ExpectedEmission, StageKind, StagePlan, StageTest};
+use crate::config::plan::{Expectation, ExpectedEmission, ExpectedPayload, StageKind, StagePlan, StageTest};
 use crate::config::shape::SECTIONS;
 use crate::config::suggest;
 use crate::ids::StageName;
@@ -43,12 +43,12 @@ fn test(
         let help = "leave `input` out: a producer is asked once, at time 0, without a position".to_string();
         reader.fail(&path.key("input"), Mark::Key, "a producer reads nothing", Some(help));
     }
-    let expect = Expectation {
-        emissions: test.expect.emissions.map(|list| list.into_iter().map(emission).collect()),
-        rejects: test.expect.rejects,
-        rows: test.expect.rows.map(rows),
-    };
     let path = path.key("expect");
+    let emissions = test.expect.emissions.map(|list| {
+        let read = |(i, written)| emission(reader, &path.key("emissions").index(i), written);
+        list.into_iter().enumerate().map(read).collect()
+    });
+    let expect = Expectation { emissions, rejects: test.expect.rejects, rows: test.expect.rows.map(rows) };
     if expect == Expectation::default() {
         let help = "add `emissions`, `rejects` or `rows`".to_string();
         reader.fail(&path, Mark::Key, "the test expects nothing", Some(help));
@@ -116,11 +116,24 @@ fn text(payload: Payload) -> String {
     }
 }
 
-fn emission(emission: Emission) -> ExpectedEmission {
-    match emission {
-        Emission::Text(payload) => ExpectedEmission { port: None, payload },
-        Emission::On(on) => ExpectedEmission { port: on.port, payload: text(on.payload) },
-    }
+fn emission(reader: &mut Reader<'_>, path: &KeyPath, emission: Emission) -> ExpectedEmission {
+    let on = match emission {
+        Emission::Text(payload) => {
+            return ExpectedEmission { port: None, payload: ExpectedPayload::Exactly(payload) };
+        }
+        Emission::On(on) => on,
+    };
+    let payload = match (on.payload, on.fields) {
+        (Some(_), Some(_)) => {
+            let message = "`payload` is the whole payload and `fields` a part of it: write one of them";
+            reader.fail(&path.key("fields"), Mark::Key, message, None);
+            ExpectedPayload::Any
+        }
+        (Some(payload), None) => ExpectedPayload::Exactly(text(payload)),
+        (None, Some(fields)) => ExpectedPayload::Fields(fields),
+        (None, None) => ExpectedPayload::Any,
+    };
+    ExpectedEmission { port: on.port, payload }
 }
 
 fn rows(rows: BTreeMap<String, Vec<Map<String, Value>>>) -> BTreeMap<String, Vec<Value>> {

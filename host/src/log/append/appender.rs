@@ -40,14 +40,7 @@ impl Appender {
         hub: NotifyHub,
         queue: mpsc::Receiver<Request>,
     ) -> Self {
-        Self {
-            target,
-            topic,
-            pool,
-            hub,
-            queue,
-            held: None,
-        }
+        Self { target, topic, pool, hub, queue, held: None }
     }
 
     /// Ends when nothing came for `idle`, or when the log is dropped and all that was sent is answered.

@@ -84,16 +84,11 @@ impl Appenders {
         }
         let overloaded = || {
             metrics::counter!("tidemill_append_overloaded_total").increment(1);
-            AppendError::Overloaded {
-                topic: topic.name.clone(),
-            }
+            AppendError::Overloaded { topic: topic.name.clone() }
         };
         // Under the lock a queue that is in the map has a task that will read what is reserved.
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut queue = queues
-            .entry(target)
-            .or_insert_with(|| self.start(target, topic))
-            .clone();
+        let mut queue = queues.entry(target).or_insert_with(|| self.start(target, topic)).clone();
         let permit = match queue.requests.try_reserve_owned() {
             Ok(permit) => permit,
             Err(TrySendError::Full(_)) => return Err(overloaded()),
@@ -106,31 +101,16 @@ impl Appenders {
         };
         drop(queues);
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let budget = queue
-            .budget
-            .try_acquire_many_owned(units)
-            .map_err(|_| overloaded())?;
-        Ok(Slot {
-            permit,
-            budget,
-            bytes,
-        })
+        let budget = queue.budget.try_acquire_many_owned(units).map_err(|_| overloaded())?;
+        Ok(Slot { permit, budget, bytes })
     }
 
     fn start(&self, target: TopicPartition, topic: &Topic) -> Queue {
         let (requests, received) = mpsc::channel(self.options.queue_requests.max(1));
-        let appender = Appender::new(
-            target,
-            topic.name.clone(),
-            self.pool.clone(),
-            self.hub.clone(),
-            received,
-        );
+        let appender =
+            Appender::new(target, topic.name.clone(), self.pool.clone(), self.hub.clone(), received);
         tokio::spawn(appender.run(self.options.appender_idle, Arc::downgrade(&self.queues)));
-        Queue {
-            requests,
-            budget: Arc::new(Semaphore::new(self.options.queue_bytes.div_ceil(UNIT))),
-        }
+        Queue { requests, budget: Arc::new(Semaphore::new(self.options.queue_bytes.div_ceil(UNIT))) }
     }
 
     #[cfg(test)]

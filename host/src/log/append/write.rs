@@ -66,9 +66,7 @@ pub(super) async fn rows(
 ) -> Result<Outcome, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     if request.relaxed {
-        sqlx::query("SET LOCAL synchronous_commit = off")
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
     }
     if let Some(producer) = &request.producer {
         let verdict = check(&mut transaction, target, producer).await?;

@@ -2,12 +2,13 @@
 //! range is read once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-use crate::ids::{Offset, TopicPartition};
+use crate::ids::{Offset, Partition, TopicId, TopicPartition};
 use crate::record::{Record, StoredBatch};
 
 use super::FetchLimits;
@@ -16,6 +17,8 @@ use super::FetchLimits;
 const RECORD_OVERHEAD: usize = size_of::<Record>();
 /// What a batch takes beside its records, roughly.
 const BATCH_OVERHEAD: usize = 256;
+/// Partitions and topics that are remembered while nobody reads them.
+const REMEMBERED: usize = 1024;
 
 pub(in crate::log) struct BatchCache {
     capacity: usize,
@@ -30,6 +33,7 @@ struct Inner {
     next_use: u64,
     bytes: usize,
     slots: HashMap<TopicPartition, Slot>,
+    ends: HashMap<TopicId, Arc<Ends>>,
 }
 
 struct Entry {
@@ -38,47 +42,37 @@ struct Entry {
     last_use: u64,
 }
 
-/// The right to read one partition from Postgres.
-#[derive(Clone, Default)]
-pub(super) struct Slot {
-    tickets: Arc<AtomicU64>,
-    reading: Arc<AsyncMutex<KnownEnd>>,
-}
+/// The right to read one partition from Postgres; one reader at a time has it.
+pub(super) type Slot = Arc<AsyncMutex<()>>;
 
-/// An offset that a read found nothing at, and when that read began.
+/// What is known of the ends of one topic.
 #[derive(Default)]
-struct KnownEnd(Option<(Offset, u64)>);
-
-pub(super) struct Reading(OwnedMutexGuard<KnownEnd>);
-
-impl Slot {
-    /// A point in time, for comparison.
-    pub(super) fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::SeqCst)
-    }
-
-    pub(super) async fn reading(&self) -> Reading {
-        Reading(self.reading.clone().lock_owned().await)
-    }
+pub(super) struct Ends {
+    tickets: AtomicU64,
+    known: AsyncMutex<KnownEnds>,
 }
 
-impl Reading {
-    /// Whether a read that began after `asked` found nothing at `from`.
-    pub(super) fn is_end(&self, from: Offset, asked: u64) -> bool {
-        self.0.0.is_some_and(|(end, began)| end == from && began > asked)
+/// The next offset of each partition, as of a query that began at a ticket.
+#[derive(Default)]
+pub(super) struct KnownEnds {
+    pub(super) began: u64,
+    pub(super) next: HashMap<Partition, Offset>,
+}
+
+impl Ends {
+    /// A point in time, for comparison; later ones are higher, all are above 0.
+    pub(super) fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    pub(super) fn set_end(&mut self, from: Offset, began: u64) {
-        self.0.0 = Some((from, began));
+    pub(super) async fn lock(&self) -> AsyncMutexGuard<'_, KnownEnds> {
+        self.known.lock().await
     }
 }
 
 impl BatchCache {
     pub(in crate::log) fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            inner: Mutex::default(),
-        }
+        Self { capacity, inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -86,12 +80,11 @@ impl BatchCache {
     }
 
     pub(super) fn slot(&self, target: TopicPartition) -> Slot {
-        let mut inner = self.lock();
-        if !inner.slots.contains_key(&target) {
-            // Slots that nobody holds are forgotten; a slot in use has a second owner.
-            inner.slots.retain(|_, slot| Arc::strong_count(&slot.reading) > 1);
-        }
-        inner.slots.entry(target).or_default().clone()
+        held(&mut self.lock().slots, target)
+    }
+
+    pub(super) fn ends(&self, topic: TopicId) -> Arc<Ends> {
+        held(&mut self.lock().ends, topic)
     }
 
     /// The batches from the one that holds `from` on, without a gap, within the limits.
@@ -135,11 +128,7 @@ impl BatchCache {
             inner.next_use += 1;
             inner.uses.insert(last_use, (target, batch.base_offset));
             inner.bytes += bytes;
-            let entry = Entry {
-                batch: batch.clone(),
-                bytes,
-                last_use,
-            };
+            let entry = Entry { batch: batch.clone(), bytes, last_use };
             let partition = inner.partitions.entry(target).or_default();
             if let Some(old) = partition.insert(batch.base_offset, entry) {
                 inner.uses.remove(&old.last_use);
@@ -165,12 +154,90 @@ impl BatchCache {
     }
 }
 
+/// What the map holds for a key. A map that has grown large forgets what nobody else holds.
+fn held<K: Copy + Eq + Hash, V: Default>(map: &mut HashMap<K, Arc<V>>, key: K) -> Arc<V> {
+    if map.len() >= REMEMBERED && !map.contains_key(&key) {
+        map.retain(|_, value| Arc::strong_count(value) > 1);
+    }
+    map.entry(key).or_default().clone()
+}
+
 /// Bytes of memory, roughly.
 fn weight(batch: &StoredBatch) -> usize {
-    let records: usize = batch
-        .records
-        .iter()
-        .map(|record| record.size() + RECORD_OVERHEAD)
-        .sum();
+    let records: usize = batch.records.iter().map(|record| record.size() + RECORD_OVERHEAD).sum();
     records + BATCH_OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: FetchLimits = FetchLimits { records: 1_000, bytes: 1 << 30 };
+
+    fn target(partition: Partition) -> TopicPartition {
+        TopicPartition { topic: TopicId(1), partition }
+    }
+
+    fn batch(base_offset: Offset, count: usize) -> StoredBatch {
+        let record = |n| Record {
+            partition: 0,
+            offset: base_offset + n as Offset,
+            timestamp: 0,
+            key: None,
+            headers: Vec::new(),
+            payload: vec![0; 100].into(),
+        };
+        StoredBatch { partition: 0, base_offset, appended_at: 0, records: (0..count).map(record).collect() }
+    }
+
+    fn bases(taken: &[StoredBatch]) -> Vec<Offset> {
+        taken.iter().map(|batch| batch.base_offset).collect()
+    }
+
+    #[test]
+    fn a_run_without_gaps_is_given_within_the_limits() {
+        let cache = BatchCache::new(1 << 20);
+        cache.put(target(0), &[batch(10, 5), batch(15, 5), batch(20, 5), batch(30, 5)]);
+        assert_eq!(bases(&cache.take(target(0), 12, LIMITS)), [10, 15, 20]);
+        assert_eq!(bases(&cache.take(target(0), 30, LIMITS)), [30]);
+        let ten = FetchLimits { records: 10, ..LIMITS };
+        assert_eq!(bases(&cache.take(target(0), 12, ten)), [10, 15]);
+        let none = FetchLimits { records: 0, bytes: 0 };
+        assert_eq!(bases(&cache.take(target(0), 12, none)), [10]);
+        for missing in [0, 9, 25, 29, 35] {
+            assert!(cache.take(target(0), missing, LIMITS).is_empty(), "{missing}");
+        }
+        assert!(cache.take(target(1), 12, LIMITS).is_empty());
+    }
+
+    #[test]
+    fn what_was_used_last_stays_and_the_bound_holds() {
+        let one = weight(&batch(0, 10));
+        let cache = BatchCache::new(one * 3);
+        for n in 0..3 {
+            cache.put(target(n), &[batch(0, 10)]);
+        }
+        cache.take(target(0), 0, LIMITS);
+        cache.put(target(3), &[batch(0, 10)]);
+        let kept: Vec<_> = (0..4).filter(|n| !cache.take(target(*n), 0, LIMITS).is_empty()).collect();
+        assert_eq!(kept, [0, 2, 3]);
+        for n in 0..100 {
+            cache.put(target(n % 7), &[batch(u64::from(n) * 10, 10), batch(u64::from(n) * 10, 10)]);
+            assert!(cache.bytes() <= one * 3);
+        }
+        cache.put(target(9), &[batch(0, 1000)]);
+        assert!(cache.take(target(9), 0, LIMITS).is_empty(), "larger than the cache");
+    }
+
+    #[test]
+    fn what_nobody_holds_is_forgotten_before_it_is_much() {
+        let cache = BatchCache::new(1);
+        let kept = cache.ends(TopicId(-1));
+        let ticket = kept.ticket();
+        for topic in 0..5_000 {
+            cache.ends(TopicId(topic));
+            assert!(cache.lock().ends.len() <= REMEMBERED);
+        }
+        assert!(cache.ends(TopicId(-1)).ticket() > ticket && ticket > 0, "the same one");
+    }
 }

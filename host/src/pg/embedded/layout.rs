@@ -90,6 +90,13 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Removes the socket's folder where it is in a shared place. Only an empty one goes.
+    pub fn tidy_up(&self) {
+        if !self.sockets.starts_with(&self.home) {
+            let _ = fs::remove_dir(&self.sockets);
+        }
+    }
+
     /// A URL that psql and every driver take. The name `localhost` only fills the place of a host: some URL parsers
     /// refuse a user name without one, and the `host` parameter goes before it.
     pub fn url(&self, sockets: &Path, port: u16) -> String {

@@ -4,9 +4,11 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -46,6 +48,29 @@ pub enum PostmasterError {
     NotStopped { pid: i32 },
 }
 
+/// The pid to signal when the host lets go of a running server without stopping it, for example because it was told to
+/// stop while starting. A kill -9 of the host pulls nothing, so the server goes on and is found again.
+#[derive(Debug, Default)]
+pub struct Leash(AtomicI32);
+
+impl Leash {
+    fn hold(&self, pid: Pid) {
+        self.0.store(raw(pid), Ordering::SeqCst);
+    }
+
+    /// The server is gone, or is meant to go on.
+    pub fn release(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
+    /// Asks the server to stop, and does not wait for it.
+    pub fn pull(&self) {
+        if let Some(pid) = Pid::from_raw(self.0.swap(0, Ordering::SeqCst)) {
+            let _ = kill_process(pid, Signal::INT);
+        }
+    }
+}
+
 /// What it takes to run the server again.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -54,6 +79,7 @@ pub struct Recipe {
     pub account: Account,
     /// Settings beyond the usual ones, which win over them.
     pub extra: Vec<(String, String)>,
+    pub leash: Arc<Leash>,
 }
 
 /// A server that was ready once.
@@ -62,6 +88,7 @@ pub struct Postmaster {
     pid: Pid,
     /// None when another process started it.
     child: Option<Child>,
+    leash: Arc<Leash>,
     /// The server's URL.
     pub url: String,
 }
@@ -127,7 +154,7 @@ impl Recipe {
             }
         };
         let url = self.layout.url(&sockets, running.port);
-        let mut postmaster = Postmaster { pid: running.pid, child: None, url };
+        let mut postmaster = self.postmaster(running.pid, None, url);
         self.wait_ready(&mut postmaster, 0).await?;
         tracing::info!(pid = raw(running.pid), "found the embedded Postgres still running and took it over");
         Ok(postmaster)
@@ -161,10 +188,15 @@ impl Recipe {
             return Err(failed(io::Error::other("it ended at once")));
         };
         let url = self.layout.url(&self.layout.sockets, super::layout::PORT);
-        let mut postmaster = Postmaster { pid, child: Some(child), url };
+        let mut postmaster = self.postmaster(pid, Some(child), url);
         self.wait_ready(&mut postmaster, since).await?;
         tracing::debug!(pid = raw(pid), version = %self.binaries.version, "embedded Postgres started");
         Ok(postmaster)
+    }
+
+    fn postmaster(&self, pid: Pid, child: Option<Child>, url: String) -> Postmaster {
+        self.leash.hold(pid);
+        Postmaster { pid, child, leash: self.leash.clone(), url }
     }
 
     /// Waits until the server answers. One that does not within the time is left running: it may be in a long
@@ -183,6 +215,7 @@ impl Recipe {
                 return Err(PostmasterError::Ended { status, tail, log });
             }
             if started.elapsed() > READY_WITHIN || !pool::is_passing(&error) {
+                self.leash.release();
                 return Err(PostmasterError::NotReady { reason: error.to_string(), log });
             }
             if said.elapsed() > Duration::from_secs(3) {
@@ -201,7 +234,7 @@ impl Recipe {
 impl Postmaster {
     /// Waits until the server has ended, for whatever reason. May be cancelled.
     pub async fn exited(&mut self) -> String {
-        match &mut self.child {
+        let status = match &mut self.child {
             Some(child) => describe(child.wait().await),
             None => {
                 while pidfile::is_alive(self.pid) {
@@ -209,18 +242,20 @@ impl Postmaster {
                 }
                 "gone".into()
             }
-        }
+        };
+        self.leash.release();
+        status
     }
 
     fn try_exited(&mut self) -> Option<String> {
-        match &mut self.child {
-            Some(child) => match child.try_wait() {
-                Ok(None) => None,
-                Ok(Some(status)) => Some(describe(Ok(status))),
-                Err(error) => Some(describe(Err(error))),
-            },
+        let status = match &mut self.child {
+            Some(child) => child.try_wait().transpose().map(describe),
             None => (!pidfile::is_alive(self.pid)).then(|| "gone".into()),
+        };
+        if status.is_some() {
+            self.leash.release();
         }
+        status
     }
 
     /// Ends all sessions and writes a checkpoint; if that takes too long, stops at once and leaves the rest to the next
@@ -230,7 +265,7 @@ impl Postmaster {
             if self.try_exited().is_some() {
                 return Ok(());
             }
-            if rustix::process::kill_process(self.pid, signal).is_ok()
+            if kill_process(self.pid, signal).is_ok()
                 && tokio::time::timeout(patience, self.exited()).await.is_ok()
             {
                 return Ok(());

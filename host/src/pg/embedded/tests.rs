@@ -27,6 +27,12 @@ async fn count(url: &str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut connection).await
 }
 
+/// As after a kill -9 of the host: nobody watches the server, and nobody told it to stop.
+fn abandon(server: EmbeddedServer, data_dir: DataDir) {
+    server._owner.0.release();
+    drop((server, data_dir));
+}
+
 /// The postmaster's pid, as its own file has it.
 fn pid(server: &EmbeddedServer) -> Pid {
     match pidfile::look(&server.home().join("data")) {
@@ -72,8 +78,7 @@ async fn a_server_whose_host_is_gone_is_taken_over() {
     let temp = TemporaryDir::new();
     let (data_dir, server) = start(temp.path()).await;
     let (url, first) = (server.url().to_owned(), pid(&server));
-    // As after a kill -9 of the host: the watching task is gone, nobody stopped the server.
-    drop((server, data_dir));
+    abandon(server, data_dir);
 
     let (_data_dir, server) = start(temp.path()).await;
     assert_eq!((server.url(), pid(&server)), (url.as_str(), first));
@@ -82,6 +87,20 @@ async fn a_server_whose_host_is_gone_is_taken_over() {
     kill_process(first, Signal::QUIT).unwrap();
     restarted(&server, first).await;
     server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_that_gives_up_takes_its_server_with_it() {
+    let temp = TemporaryDir::new();
+    let (_data_dir, server) = start(temp.path()).await;
+    let cluster = server.home().join("data");
+    drop(server);
+    let gone = async {
+        while pidfile::path(&cluster).exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, gone).await.unwrap();
 }
 
 #[tokio::test]
@@ -106,14 +125,13 @@ async fn a_stale_pid_file_does_not_block_a_start() {
     let (data_dir, server) = start(temp.path()).await;
     execute(server.url(), "CREATE TABLE kept AS SELECT 1").await;
     let (home, old) = (server.home().to_path_buf(), pid(&server));
-    drop(server);
+    abandon(server, data_dir);
     kill_process(old, Signal::KILL).unwrap();
     // The pid has since been given to another process of a user whom Postgres may signal.
     let path = pidfile::path(&home.join("data"));
     let text = std::fs::read_to_string(&path).unwrap();
     let mine = text.replacen(&old.as_raw_nonzero().to_string(), &std::process::id().to_string(), 1);
     std::fs::write(&path, mine).unwrap();
-    drop(data_dir);
 
     let (_data_dir, server) = start(temp.path()).await;
     assert_eq!(count(server.url()).await.unwrap(), 1);
@@ -123,16 +141,16 @@ async fn a_stale_pid_file_does_not_block_a_start() {
 #[tokio::test]
 async fn half_an_initdb_is_done_again() {
     let temp = TemporaryDir::new();
-    let left = temp.path().join("postgres/data.new/base");
-    drop(DataDir::open(temp.path()).unwrap());
-    std::fs::create_dir_all(&left).unwrap();
-    if rustix::process::geteuid().is_root() {
-        use std::os::unix::fs::PermissionsExt;
-        let open = std::fs::Permissions::from_mode(0o711);
-        std::fs::set_permissions(temp.path().join("postgres"), open).unwrap();
-    }
+    let (data_dir, server) = start(temp.path()).await;
+    let home = server.home().to_path_buf();
+    server.stop().await.unwrap();
+    drop(data_dir);
+    // What a kill -9 during initdb leaves: some files, in the folder beside.
+    std::fs::rename(home.join("data"), home.join("data.new")).unwrap();
+    std::fs::remove_file(home.join("data.new/PG_VERSION")).unwrap();
+
     let (_data_dir, server) = start(temp.path()).await;
-    assert!(!left.exists());
+    assert!(!home.join("data.new").exists());
     server.stop().await.unwrap();
 }
 
@@ -143,7 +161,14 @@ async fn a_deep_data_directory_works_too() {
     let (_data_dir, server) = start(&deep).await;
     execute(server.url(), "CREATE TABLE kept AS SELECT 1").await;
     assert_eq!(count(server.url()).await.unwrap(), 1);
+    let sockets = match pidfile::look(&server.home().join("data")) {
+        pidfile::Found::Server(running) => running.sockets,
+        other => panic!("no server: {other:?}"),
+    };
+    // Root's server may have moved as a whole, to where there is room for the socket too.
+    let is_shared = !sockets.starts_with(server.home());
     server.stop().await.unwrap();
+    assert_eq!(sockets.exists(), !is_shared, "{}", sockets.display());
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Emitted, Outcome, Refuse};
-use crate::config::plan::{Expectation, ExpectedEmission};
+use crate::config::plan::{Expectation, ExpectedEmission, ExpectedPayload};
 
 /// Lines past this many are not shown.
-const MAX_LINES: usize = 40;
+const MAX_LINES: usize = 20;
 /// A payload is cut past this many characters.
 const MAX_SHOWN: usize = 240;
 
@@ -53,17 +53,26 @@ fn emissions(expected: &[ExpectedEmission], got: &[Emitted], lines: &mut Vec<Str
 
 fn emission(i: usize, wanted: &ExpectedEmission, got: &Emitted, found: &mut Vec<String>) {
     let right_port = wanted.port.as_ref().is_none_or(|port| *port == got.port);
-    let json = json(&wanted.payload).zip(json(&got.payload));
-    let same = match &json {
-        Some((wanted, got)) => equal(wanted, got),
-        None => wanted.payload == got.payload,
+    let wanted_json = match &wanted.payload {
+        ExpectedPayload::Any => None,
+        ExpectedPayload::Exactly(text) => json(text),
+        ExpectedPayload::Fields(fields) => Some(Value::Object(fields.clone())),
     };
-    match json {
+    let got_json = json(&got.payload);
+    let same = match (&wanted.payload, &wanted_json, &got_json) {
+        (ExpectedPayload::Any, ..) => true,
+        (ExpectedPayload::Exactly(_), Some(wanted), Some(got)) => equal(wanted, got),
+        (ExpectedPayload::Exactly(wanted), ..) => *wanted == got.payload,
+        (ExpectedPayload::Fields(_), Some(wanted), Some(got)) => contains(got, wanted),
+        (ExpectedPayload::Fields(_), ..) => false,
+    };
+    let partly = matches!(wanted.payload, ExpectedPayload::Fields(_));
+    match (wanted_json, got_json) {
         _ if right_port && same => {}
-        Some((Value::Object(wanted), Value::Object(got))) if right_port => {
-            let keys: BTreeMap<&String, ()> = wanted.keys().chain(got.keys()).map(|k| (k, ())).collect();
-            for key in keys.keys() {
-                field(&format!("[{i}].{key}"), wanted.get(*key), got.get(*key), found);
+        (Some(Value::Object(wanted)), Some(Value::Object(got))) if right_port => {
+            let extra = got.keys().filter(|key| !partly && !wanted.contains_key(*key));
+            for key in wanted.keys().chain(extra) {
+                field(&format!("[{i}].{key}"), wanted.get(key), got.get(key), found);
             }
         }
         _ => {
@@ -153,9 +162,14 @@ fn json(text: &str) -> Option<Value> {
 }
 
 fn wanted_line(wanted: &ExpectedEmission) -> String {
+    let payload = match &wanted.payload {
+        ExpectedPayload::Any => "anything".to_string(),
+        ExpectedPayload::Exactly(text) => cut(text),
+        ExpectedPayload::Fields(fields) => format!("{} and more", short(&Value::Object(fields.clone()))),
+    };
     match &wanted.port {
-        Some(port) => format!("{port}: {}", cut(&wanted.payload)),
-        None => cut(&wanted.payload),
+        Some(port) => format!("{port}: {payload}"),
+        None => payload,
     }
 }
 
@@ -187,7 +201,8 @@ mod tests {
     }
 
     fn wanted(port: Option<&str>, payload: &str) -> ExpectedEmission {
-        ExpectedEmission { port: port.map(str::to_string), payload: payload.to_string() }
+        let payload = ExpectedPayload::Exactly(payload.to_string());
+        ExpectedEmission { port: port.map(str::to_string), payload }
     }
 
     fn compare(expected: Vec<ExpectedEmission>, got: Vec<Emitted>) -> Vec<String> {
@@ -219,6 +234,18 @@ mod tests {
                 "  [0].d: not expected, got 4",
             ]
         );
+    }
+
+    #[test]
+    fn fields_are_looked_at_and_the_rest_is_not() {
+        let with = |payload| vec![ExpectedEmission { port: None, payload }];
+        let fields = |value: Value| ExpectedPayload::Fields(value.as_object().cloned().unwrap_or_default());
+        let got = || vec![emitted("default", r#"{"a":1,"b":2}"#)];
+        assert!(compare(with(ExpectedPayload::Any), got()).is_empty());
+        assert!(compare(with(fields(json!({"a": 1}))), got()).is_empty());
+        let lines = compare(with(fields(json!({"a": 2}))), got());
+        assert_eq!(lines, ["emissions: expected 1, got 1", "  [0].a: expected 2, got 1"]);
+        assert_eq!(compare(with(fields(json!({"a": 2}))), vec![emitted("default", "text")]).len(), 3);
     }
 
     #[test]
