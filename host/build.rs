@@ -4,14 +4,14 @@
 //! it beside itself, in `../lib` and in that folder, so that it runs without any setting.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");
     println!("cargo:rerun-if-changed=build.rs");
     let folder = match env::var_os("DUCKDB_LIB_DIR") {
         Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.setup/duckdb/lib"),
+        None => PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../.setup/duckdb/lib"),
     };
     // Without the library everything but that one program still builds.
     let folder = folder.canonicalize().unwrap_or(folder);

@@ -17,6 +17,7 @@ mod openapi;
 mod params;
 mod path;
 pub mod produce;
+mod query;
 mod rates;
 mod reading;
 mod records;
@@ -45,6 +46,7 @@ use crate::log::Log;
 use crate::log::offsets::Groups;
 use crate::pg::durability::Durability;
 use crate::pipeline::runtime::Runtime;
+use crate::query::Queries;
 use crate::replay::Replay;
 use crate::tables::Tables;
 use body::BodyBudget;
@@ -77,6 +79,7 @@ pub struct ApiState {
     pub groups: Groups,
     pub tables: Tables,
     pub runtime: Runtime,
+    pub queries: Queries,
     pub settings: Arc<ApiSettings>,
     ready: Ready,
     started: Instant,
@@ -109,6 +112,7 @@ impl ApiState {
         groups: Groups,
         tables: Tables,
         runtime: Runtime,
+        queries: Queries,
         settings: ApiSettings,
     ) -> Self {
         metrics::start();
@@ -119,6 +123,7 @@ impl ApiState {
             groups,
             tables,
             runtime,
+            queries,
             settings: Arc::new(settings),
             ready: Ready::default(),
             started: Instant::now(),

@@ -23,6 +23,7 @@ use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
+use crate::query::{Queries, QueryOptions};
 use crate::replay::Replay;
 use crate::segments::{Maintainer, MaintainerOptions};
 use crate::tables::Tables;
@@ -74,6 +75,8 @@ pub enum AppError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("cannot make a folder for queries in the data directory: {0}; see whether it can be written and has room")]
+    Queries(std::io::Error),
     #[error("the web server ended: {0}")]
     Serve(std::io::Error),
 }
@@ -145,6 +148,8 @@ impl App {
         let host = data_dir.host_id().clone();
         let services =
             Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
+        let (bucket, query_cache) = (data_dir.path().join("bucket"), data_dir.private_dir("query-cache")?);
+        let queries = Queries::open(log.clone(), &bucket, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -156,6 +161,7 @@ impl App {
             groups.clone(),
             tables,
             runtime.clone(),
+            queries,
             ApiSettings {
                 url: url.clone(),
                 postgres_url: postgres_url.clone(),

@@ -11,12 +11,16 @@
 //! a topic).
 
 pub mod answer;
+mod catalog;
 mod child;
 pub mod error;
+mod hot;
 pub mod protocol;
+mod views;
 mod worker;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,7 +31,10 @@ pub use error::QueryError;
 pub use protocol::AnswerFormat;
 
 use answer::Sink;
-use protocol::{Job, Limits, View};
+use hot::{HotFiles, HotOptions};
+use protocol::{Job, Limits};
+
+use crate::log::Log;
 
 /// Bounds of queries.
 #[derive(Clone, Debug)]
@@ -48,6 +55,8 @@ pub struct QueryOptions {
     /// and room that allocators reserve.
     pub memory: u64,
     pub threads: u32,
+    /// Bytes of files with records that are not archived yet.
+    pub hot_bytes: u64,
 }
 
 impl Default for QueryOptions {
@@ -63,6 +72,7 @@ impl Default for QueryOptions {
             file_bytes: 1 << 30,
             memory: 512 << 20,
             threads: u32::try_from(cores.min(4)).unwrap_or(1),
+            hot_bytes: 2 << 30,
         }
     }
 }
@@ -86,6 +96,8 @@ pub struct Queries {
 
 #[derive(Debug)]
 struct Shared {
+    log: Log,
+    hot: HotFiles,
     options: QueryOptions,
     worker: PathBuf,
     /// The bucket's root.
@@ -98,6 +110,30 @@ struct Shared {
 }
 
 impl Queries {
+    /// `root` is the bucket's folder; `cache` a folder for this alone, which is emptied.
+    pub fn open(log: Log, root: &Path, cache: &Path, options: QueryOptions) -> io::Result<Self> {
+        // The child works in the bucket, and DuckDB compares paths.
+        std::fs::create_dir_all(root)?;
+        std::fs::create_dir_all(cache)?;
+        let (root, cache) = (root.canonicalize()?, cache.canonicalize()?);
+        let hot = HotFiles::open(log.clone(), HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?;
+        let worker = worker::find()?;
+        if !worker.is_file() {
+            tracing::warn!(path = %worker.display(), "queries will be refused: their program is missing");
+        }
+        let shared = Shared {
+            log,
+            hot,
+            worker,
+            root,
+            cache,
+            places: Arc::new(Semaphore::new(options.concurrent + options.waiting)),
+            turns: Arc::new(Semaphore::new(options.concurrent)),
+            options,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
     pub fn options(&self) -> &QueryOptions {
         &self.shared.options
     }
@@ -131,18 +167,29 @@ impl Queries {
 
     async fn answer(&self, query: &Query, asked: Instant) -> Result<Answer, QueryError> {
         let shared = &self.shared;
-        let views = self.views(&query.sql).await?;
+        let mut limits = self.limits(query);
+        let deadline = Duration::from_millis(limits.deadline_ms);
+        let started = Instant::now();
+        // What was collected until then is kept, so the same query gets further the next time.
+        let gathering = views::gather(&shared.log, &shared.hot, &shared.root, &query.sql);
+        let gathered = tokio::time::timeout(deadline, gathering).await.map_err(|_| QueryError::Deadline(deadline))??;
+        limits.deadline_ms = milliseconds(deadline.saturating_sub(started.elapsed())).max(1);
         let job = Job {
             sql: query.sql.clone(),
             root: shared.root.clone(),
-            views,
+            views: gathered.views,
             format: query.format,
-            limits: self.limits(query),
+            limits,
         };
         let mut sink =
             Sink::new(query.format, &shared.cache).map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
-        let ended = child::run(&shared.worker, &job, &mut sink).await?;
-        sink.finish(ended, asked.elapsed()).await
+        let ended = child::run(&shared.worker, &job, &mut sink).await;
+        drop(gathered.hot);
+        let ended = ended.map_err(|error| match error {
+            QueryError::Deadline(_) => QueryError::Deadline(deadline),
+            error => error,
+        });
+        sink.finish(ended?, asked.elapsed()).await
     }
 
     fn limits(&self, query: &Query) -> Limits {
@@ -158,14 +205,14 @@ impl Queries {
             memory_bytes: options.memory,
             address_space_bytes: options.memory * 4,
             threads: options.threads,
-            deadline_ms: u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: milliseconds(deadline),
             cpu_seconds: deadline.as_secs().saturating_add(1) * u64::from(options.threads) + 1,
         }
     }
+}
 
-    async fn views(&self, _sql: &str) -> Result<Vec<View>, QueryError> {
-        Ok(vec![])
-    }
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// For the log: a statement may be long.

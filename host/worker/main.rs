@@ -27,7 +27,7 @@ const MAX_JOB: u32 = 64 << 20;
 const THREAD_STACK: usize = 64 << 10;
 
 fn main() -> ExitCode {
-    let mut output = Output::new(io::stdout().lock());
+    let Ok(mut output) = Output::open() else { return ExitCode::FAILURE };
     match run(&mut output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => match output.frame(FrameKind::Failure, &failure) {

@@ -1,6 +1,8 @@
 //! Frames to the host.
 
-use std::io::{self, StdoutLock, Write};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 
 use serde::Serialize;
 
@@ -11,13 +13,14 @@ const CHUNK: usize = 256 << 10;
 
 /// The host's end of the pipe. As a writer it takes data of the answer.
 pub struct Output {
-    pipe: StdoutLock<'static>,
+    pipe: File,
     waiting: Vec<u8>,
 }
 
 impl Output {
-    pub fn new(pipe: StdoutLock<'static>) -> Self {
-        Self { pipe, waiting: Vec::new() }
+    /// Standard output, without the line buffer that it has in Rust.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self { pipe: File::from(io::stdout().as_fd().try_clone_to_owned()?), waiting: Vec::new() })
     }
 
     /// Sends data that waits, then this frame.

@@ -18,6 +18,9 @@ use tidemill::query::protocol::{Job, Ready, Wall};
 #[cfg(target_os = "linux")]
 use tidemill::query::protocol::Source;
 
+/// What DuckDB reads when it opens, to learn how much memory there is; it does not open without.
+#[cfg(target_os = "linux")]
+const ABOUT_MEMORY: [&str; 2] = ["/proc/self/cgroup", "/sys/fs/cgroup"];
 /// Parquet files that DuckDB may hold open.
 const OPEN_FILES: u64 = 1024;
 
@@ -73,6 +76,9 @@ fn read_only(job: &Job) -> io::Result<Wall> {
         Ok(())
     };
     allow(&archive(job), folder)?;
+    for path in ABOUT_MEMORY {
+        allow(Path::new(path), AccessFs::ReadFile.into())?;
+    }
     for view in &job.views {
         if let Source::Files { archived, hot, .. } = &view.source {
             // The mirror of a bucket elsewhere may hold its objects as links into a cache.

@@ -10,7 +10,7 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
-use super::{ApiState, groups, metrics, openapi, produce, records, status, stream, tables, topics, web};
+use super::{ApiState, groups, metrics, openapi, produce, query, records, status, stream, tables, topics, web};
 
 /// One method of one path.
 pub struct Route {
@@ -50,6 +50,7 @@ pub fn all() -> Vec<Route> {
         write(Method::DELETE, "/v1/groups/{group}", delete(groups::remove)),
         write(Method::POST, "/v1/groups/{group}/seek", post(groups::seek)),
         write(Method::POST, "/v1/groups/{group}/commit", post(groups::commit)),
+        Route { method: Method::POST, path: "/v1/query", handler: post(query::run), compress: false },
     ]
 }
 

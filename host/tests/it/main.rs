@@ -3,5 +3,6 @@
 mod aircraft;
 mod bad_input;
 mod files;
+mod query;
 mod support;
 mod tidy;

@@ -65,15 +65,11 @@ pub fn cell(array: &dyn Array, row: usize) -> Cell<'_> {
         }
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
-            let field = |(field, column): (&'_ std::sync::Arc<_>, _)| member(field, column, row);
-            Cell::Struct(fields.iter().zip(columns).map(field).collect())
+            let members = fields.iter().zip(columns);
+            Cell::Struct(members.map(|(field, column)| (field.name().as_str(), cell(column.as_ref(), row))).collect())
         }
         _ => other(array, row),
     }
-}
-
-fn member<'a>(field: &'a duckdb::arrow::datatypes::Field, column: &'a ArrayRef, row: usize) -> (&'a str, Cell<'a>) {
-    (field.name(), cell(column.as_ref(), row))
 }
 
 /// Times of day, intervals, enumerations, unions: as Arrow shows them.

@@ -1,0 +1,1 @@
+//! The edge between hot and archived records, while both move.
