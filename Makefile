@@ -1,4 +1,4 @@
-# Thin: each target is one line, and does its own set-up. See DEVELOPERS.md.
+# Thin: each target is one line, and does its own set-up.
 
 .PHONY: help demo test lint setup plugins web build clean
 

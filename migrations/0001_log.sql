@@ -768,11 +768,10 @@ DECLARE
     v_expired int := 0;
 BEGIN
     SELECT * INTO v_topic FROM tidemill.topics t WHERE t.topic_id = p_topic_id;
-    FOR v_segment IN
-        SELECT * FROM tidemill.segments s
-         WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower FOR UPDATE
     LOOP
-        EXIT WHEN (v_segment.upper >= clock_timestamp() - v_topic.hot_retention) IS NOT FALSE
+        SELECT * INTO v_segment FROM tidemill.segments s
+         WHERE s.topic_id = p_topic_id AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower LIMIT 1 FOR UPDATE;
+        EXIT WHEN NOT FOUND OR (v_segment.upper >= clock_timestamp() - v_topic.hot_retention) IS NOT FALSE
                OR NOT (v_segment.state = 'archived' OR (v_segment.state = 'sealed' AND NOT v_topic.archive));
         UPDATE tidemill.log_start l SET start_offset = greatest(l.start_offset, r.next_offset)
           FROM tidemill.segment_ranges r

@@ -16,7 +16,14 @@ log=$scratch/host.log
 "$(target_dir)/debug/tidemill" up pipelines/aircraft.toml --listen 127.0.0.1:0 --data-dir "$scratch/data" \
     >"$log" 2>&1 </dev/null &
 host=$!
-trap 'kill "$host" 2>/dev/null; wait "$host"; rm -rf "$scratch"' EXIT
+cleanup() {
+    if [ -n "$host" ]; then
+        kill "$host" 2>/dev/null || true
+        wait "$host" || true
+    fi
+    rm -rf "$scratch"
+}
+trap cleanup EXIT
 
 TIDEMILL_URL=
 for _ in $(seq 600); do
@@ -36,7 +43,8 @@ export TIDEMILL_URL
 (cd web && npm run --silent e2e)
 
 kill "$host"
-if ! wait "$host"; then
+stopped=$host host=
+if ! wait "$stopped"; then
     echo "the host did not stop in order:"
     tail -n 20 "$log"
     exit 1

@@ -31,6 +31,9 @@ mod tables;
 mod topics;
 mod web;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;

@@ -103,7 +103,8 @@ impl App {
         let server = match &options.database_url {
             Some(_) => None,
             None => {
-                let embedded = EmbeddedOptions { binaries: options.postgres_bin.clone(), ..Default::default() };
+                let embedded =
+                    EmbeddedOptions { binaries: options.postgres_bin.clone(), ..Default::default() };
                 Some(EmbeddedServer::start(&data_dir, embedded).await?)
             }
         };
@@ -153,7 +154,8 @@ impl App {
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let url = listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let url =
+            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let postgres_url = redact_url(&database);
         let state = ApiState::new(
             log.clone(),
@@ -217,7 +219,10 @@ impl App {
     /// Ends stages after the commit they are in, then requests, then the embedded server.
     pub async fn stop(self) {
         self.stop_tasks().await;
-        if let Some(server) = self.server
+        let Self { server, runtime, log, .. } = self;
+        // The listener has a connection of its own, which goes with the last handle on the log.
+        drop((runtime, log));
+        if let Some(server) = server
             && let Err(error) = server.stop().await
         {
             tracing::warn!(%error, "the embedded Postgres was not stopped; the next start finds it");

@@ -29,10 +29,7 @@ impl Clock {
     }
 
     /// Microseconds since the Unix epoch.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the machine's clock"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
     pub fn now(&self) -> Micros {
         match &self.0 {
             Some(fixed) => fixed.load(Ordering::SeqCst),
@@ -54,9 +51,7 @@ pub fn rfc3339(at: Micros) -> String {
 
 /// Reads an RFC 3339 time.
 pub fn parse_rfc3339(text: &str) -> Option<Micros> {
-    text.parse::<jiff::Timestamp>()
-        .ok()
-        .map(|timestamp| timestamp.as_microsecond())
+    text.parse::<jiff::Timestamp>().ok().map(|timestamp| timestamp.as_microsecond())
 }
 
 #[cfg(test)]

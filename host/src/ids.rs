@@ -65,7 +65,17 @@ fn check(kind: &'static str, name: &str, max: usize, alphabet: Alphabet) -> Resu
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || (hyphen && c == '-');
     let good_start = name.starts_with(|c: char| c.is_ascii_lowercase());
     if good_start && name.len() <= max && name.chars().all(allowed) {
-        return Ok(());
+        // `positions_p_1700000000` is the table of a segment of the topic `positions`.
+        let segment = name.rsplit_once("_p_").filter(|(_, n)| n.chars().all(|c| c.is_ascii_digit()));
+        return match segment {
+            Some((topic, number)) if matches!(alphabet, Alphabet::Sql) => Err(NameError {
+                kind,
+                name: name.to_string(),
+                rule: "names that end in _p_ and digits are taken by the segments of topics",
+                suggestion: Some(format!("{topic}_{number}")),
+            }),
+            _ => Ok(()),
+        };
     }
     let mapped: String = name
         .to_lowercase()
@@ -186,10 +196,7 @@ mod tests {
 
     #[test]
     fn a_topic_name_is_an_sql_name() {
-        assert_eq!(
-            TopicName::parse("positions_2").map(|n| n.to_string()),
-            Ok("positions_2".to_string())
-        );
+        assert_eq!(TopicName::parse("positions_2").map(|n| n.to_string()), Ok("positions_2".to_string()));
         for bad in [
             "",
             "2nd",
@@ -201,6 +208,7 @@ mod tests {
             "a-b",
             "_a",
             "A",
+            "a_p_17",
         ] {
             assert!(TopicName::parse(bad).is_err(), "{bad:?} was taken");
         }
@@ -209,12 +217,7 @@ mod tests {
     #[test]
     fn a_refused_name_comes_with_a_close_one_that_would_do() {
         let error = TopicName::parse("Flight-Events").map_err(|e| e.to_string());
-        assert!(
-            error
-                .as_ref()
-                .is_err_and(|e| e.ends_with("try \"flight_events\"")),
-            "{error:?}"
-        );
+        assert!(error.as_ref().is_err_and(|e| e.ends_with("try \"flight_events\"")), "{error:?}");
         let error = TopicName::parse("\"quoted\"").map_err(|e| e.suggestion);
         assert_eq!(error, Err(Some("quoted".to_string())));
     }

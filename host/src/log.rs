@@ -64,6 +64,8 @@ impl fmt::Debug for Log {
 pub struct LogOptions {
     /// Bytes that may wait for a commit, per partition; more is refused as overload. Default 16 MiB.
     pub queue_bytes: usize,
+    /// The same over all partitions. Default 128 MiB.
+    pub queue_bytes_total: usize,
     /// Requests that may wait for a commit, per partition. Default 4,096.
     pub queue_requests: usize,
     /// The task of a partition that gets nothing for this long ends. Default 60 s.
@@ -76,6 +78,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             queue_bytes: 16 << 20,
+            queue_bytes_total: 128 << 20,
             queue_requests: 4096,
             appender_idle: Duration::from_secs(60),
             cache_bytes: 64 << 20,
@@ -129,6 +132,8 @@ impl Wakeup {
     }
 }
 
+#[cfg(test)]
+mod sql_claim;
 #[cfg(test)]
 mod sql_page;
 #[cfg(test)]

@@ -120,7 +120,8 @@ impl Maintainer {
             report.forgotten = self.forget().await?;
             self.forget_next = self.clock.now() + FORGET_EVERY;
         }
-        turn.rollback().await?;
+        // It wrote nothing; the server may have ended it as idle if the tick was long.
+        let _ = turn.rollback().await;
         Ok(report)
     }
 
@@ -200,9 +201,10 @@ impl Maintainer {
     async fn expire(&self, report: &mut Report) -> Result<(), SegmentError> {
         let topics: Vec<(i32, String)> = sqlx::query_as(
             "SELECT t.topic_id, t.name FROM tidemill.topics t \
-             WHERE EXISTS (SELECT 1 FROM tidemill.segments s WHERE s.topic_id = t.topic_id \
-                           AND s.state IN ('sealed', 'archived') AND s.upper < clock_timestamp() - t.hot_retention) \
-             ORDER BY t.topic_id",
+             CROSS JOIN LATERAL (SELECT s.state, s.upper FROM tidemill.segments s WHERE s.topic_id = t.topic_id \
+                                   AND s.state NOT IN ('dropping', 'dropped') ORDER BY s.lower LIMIT 1) oldest \
+             WHERE oldest.upper < clock_timestamp() - t.hot_retention \
+               AND (oldest.state = 'archived' OR (oldest.state = 'sealed' AND NOT t.archive)) ORDER BY t.topic_id",
         )
         .fetch_all(&self.pool)
         .await?;

@@ -231,7 +231,8 @@ impl Tables {
         for row in rows {
             let (schema, name): (String, String) = (row.try_get("schema_name")?, row.try_get("table_name")?);
             let (pipeline, stage): (String, String) = (row.try_get("pipeline")?, row.try_get("stage")?);
-            let columns: Vec<ColumnSpec> = serde_json::from_value(row.try_get("columns")?).unwrap_or_default();
+            let columns: Vec<ColumnSpec> =
+                serde_json::from_value(row.try_get("columns")?).unwrap_or_default();
             // The planner's estimate once there is one: counting a large table on each look at the status would be costly.
             let rows: Option<i64> = sqlx::query_scalar(
                 "SELECT CASE WHEN c.reltuples >= 10000 THEN c.reltuples::bigint
@@ -244,7 +245,14 @@ impl Tables {
             .fetch_optional(&self.pool)
             .await?;
             let (key, stage) = (row.try_get("key")?, format!("{pipeline}/{stage}"));
-            tables.push(TableInfo { name, schema, stage, key, columns, rows: rows.unwrap_or(0).max(0) as u64 });
+            tables.push(TableInfo {
+                name,
+                schema,
+                stage,
+                key,
+                columns,
+                rows: rows.unwrap_or(0).max(0) as u64,
+            });
         }
         Ok(tables)
     }
@@ -253,7 +261,9 @@ impl Tables {
     pub async fn snapshot(&self, name: &str, limit: Option<u32>) -> Result<Snapshot, TableError> {
         let table = self.get(name).await?;
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .execute(&mut *transaction)
+            .await?;
         let position = position_of(&mut transaction, &table).await?;
         let rows = sqlx::query_scalar(AssertSqlSafe(table.sql.snapshot.clone()))
             .bind(limit.map(i64::from))
@@ -267,9 +277,12 @@ impl Tables {
     pub async fn changes(&self, name: &str, since: &Position) -> Result<Option<Changes>, TableError> {
         let table = self.get(name).await?;
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .execute(&mut *transaction)
+            .await?;
         let position = position_of(&mut transaction, &table).await?;
-        let went_back = position.iter().any(|(partition, next)| since.get(partition).is_some_and(|seen| seen > next));
+        let went_back =
+            position.iter().any(|(partition, next)| since.get(partition).is_some_and(|seen| seen > next));
         if went_back || since.iter().count() != position.iter().count() {
             return Ok(None);
         }
@@ -346,4 +359,3 @@ async fn position_of(connection: &mut sqlx::PgConnection, table: &Table) -> Resu
     }
     Ok(Position::from(offsets))
 }
-

@@ -113,12 +113,9 @@ fn parse_length(value: &HeaderValue) -> Result<usize, ApiError> {
 }
 
 fn too_large(limit: usize) -> ApiError {
-    ApiError::too_large(
-        "body_too_large",
-        format!("the body is larger than {} KiB", limit / KIB),
-    )
-    .hint("send smaller batches")
-    .close()
+    ApiError::too_large("body_too_large", format!("the body is larger than {} KiB", limit / KIB))
+        .hint("send smaller batches")
+        .close()
 }
 
 async fn collect(body: Body, expected: usize, limit: usize) -> Result<Bytes, ApiError> {
@@ -128,7 +125,11 @@ async fn collect(body: Body, expected: usize, limit: usize) -> Result<Bytes, Api
         let piece = match tokio::time::timeout(STALLED_READ, pieces.next()).await {
             Ok(Some(Ok(piece))) => piece,
             Ok(Some(Err(error))) => {
-                return Err(ApiError::bad_request("body_cut_short", format!("the body ended early: {error}")).close());
+                return Err(ApiError::bad_request(
+                    "body_cut_short",
+                    format!("the body ended early: {error}"),
+                )
+                .close());
             }
             Ok(None) => return Ok(whole.freeze()),
             Err(_elapsed) => {

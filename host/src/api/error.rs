@@ -76,7 +76,9 @@ impl ApiError {
         Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             "offset_out_of_range",
-            format!("offset {offset} of partition {partition} is out of range: the log holds {start} up to {end}"),
+            format!(
+                "offset {offset} of partition {partition} is out of range: the log holds {start} up to {end}"
+            ),
         )
         .hint("read from earliest or latest")
     }
@@ -137,9 +139,7 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.close {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
@@ -168,8 +168,9 @@ impl From<LogError> for ApiError {
                 };
                 Self::not_found("topic_not_found", format!("there is no topic {name:?}")).hint(hint)
             }
-            LogError::TopicExists(_) => Self::conflict("topic_exists", message)
-                .hint("use it as it is, or choose another name"),
+            LogError::TopicExists(_) => {
+                Self::conflict("topic_exists", message).hint("use it as it is, or choose another name")
+            }
             LogError::TopicFixed { .. } => Self::conflict("topic_fixed", message),
             LogError::Invalid(_) => Self::bad_request("invalid", message),
             LogError::Read(error) => error.into(),

@@ -177,5 +177,6 @@ async fn unknown(state: &ApiState, group: &GroupName) -> ApiError {
         Some((_, near)) => format!("did you mean {near:?}?"),
         None => "GET /v1/groups lists them; a group begins with its first commit or seek".to_string(),
     };
-    ApiError::not_found("group_not_found", format!("there is no consumer group {:?}", group.as_str())).hint(hint)
+    ApiError::not_found("group_not_found", format!("there is no consumer group {:?}", group.as_str()))
+        .hint(hint)
 }

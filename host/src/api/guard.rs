@@ -121,7 +121,9 @@ impl Guard {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match site {
             None | Some(b"same-origin" | b"none") => Ok(()),
-            Some(_) if reads && request.headers().get("sec-fetch-mode").is_some_and(|m| m == "navigate") => Ok(()),
+            Some(_) if reads && request.headers().get("sec-fetch-mode").is_some_and(|m| m == "navigate") => {
+                Ok(())
+            }
             Some(site) => Err(foreign(&String::from_utf8_lossy(site))),
         }
     }
@@ -136,14 +138,17 @@ impl Guard {
             .and_then(|value| value.strip_prefix("Bearer "))
             .map(|token| digest(token.trim()));
         // Digests are compared without an early end, so that the time tells nothing.
-        let differs = given.is_none_or(|given| expected.iter().zip(given).fold(0, |d, (a, b)| d | (a ^ b)) != 0);
+        let differs =
+            given.is_none_or(|given| expected.iter().zip(given).fold(0, |d, (a, b)| d | (a ^ b)) != 0);
         if differs {
             return Err(ApiError::new(
                 axum::http::StatusCode::UNAUTHORIZED,
                 "token_needed",
                 "this host asks for a token",
             )
-            .hint("send `Authorization: Bearer TOKEN`; the tidemill command takes --token or TIDEMILL_TOKEN"));
+            .hint(
+                "send `Authorization: Bearer TOKEN`; the tidemill command takes --token or TIDEMILL_TOKEN",
+            ));
         }
         Ok(())
     }

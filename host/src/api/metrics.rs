@@ -33,7 +33,11 @@ pub fn start() {
 
 fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge};
-    describe_gauge!("tidemill_topic_next_offsets", Unit::Count, "Sum of the next offsets of a topic's partitions");
+    describe_gauge!(
+        "tidemill_topic_next_offsets",
+        Unit::Count,
+        "Sum of the next offsets of a topic's partitions"
+    );
     describe_gauge!("tidemill_group_lag", Unit::Count, "Records a consumer group is behind");
     describe_gauge!("tidemill_http_streams", Unit::Count, "Open streams");
     describe_gauge!("tidemill_process_resident_bytes", Unit::Bytes, "Memory of the process");
@@ -47,7 +51,10 @@ fn describe() {
 pub async fn render(uri: Uri) -> Result<Response, ApiError> {
     Params::read(&uri, &[])?;
     let Some(recorder) = recorder() else {
-        return Err(ApiError::unavailable("no_metrics", "another recorder of metrics is installed in this process"));
+        return Err(ApiError::unavailable(
+            "no_metrics",
+            "another recorder of metrics is installed in this process",
+        ));
     };
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], recorder.render()).into_response())
@@ -58,7 +65,8 @@ pub fn topic_end(topic: &str, end: u64) {
 }
 
 pub fn group_lag(group: &str, topic: &str, lag: u64) {
-    metrics::gauge!("tidemill_group_lag", "group" => group.to_string(), "topic" => topic.to_string()).set(lag as f64);
+    metrics::gauge!("tidemill_group_lag", "group" => group.to_string(), "topic" => topic.to_string())
+        .set(lag as f64);
 }
 
 /// Called once a second: gauges of the process, and room for old samples.

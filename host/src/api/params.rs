@@ -16,8 +16,9 @@ pub struct Params(Vec<(String, String)>);
 impl Params {
     /// Reads the query of `uri`, in which only `known` names may stand.
     pub fn read(uri: &Uri, known: &[&str]) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|error| ApiError::bad_request("bad_query", format!("the query cannot be read: {error}")))?;
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
+            ApiError::bad_request("bad_query", format!("the query cannot be read: {error}"))
+        })?;
         for (index, (name, _)) in pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 return Err(unknown(name, known));
@@ -92,7 +93,10 @@ mod tests {
     #[test]
     fn a_misspelt_parameter_is_refused_with_a_suggestion() {
         let error = read("form=latest").unwrap_err();
-        assert_eq!((error.code, error.hint.as_deref()), ("unknown_parameter", Some("did you mean \"from\"?")));
+        assert_eq!(
+            (error.code, error.hint.as_deref()),
+            ("unknown_parameter", Some("did you mean \"from\"?"))
+        );
         let error = read("colour=red").unwrap_err();
         assert_eq!(error.hint.as_deref(), Some("it takes from, partition, max"));
         assert_eq!(read("max=1&max=2").unwrap_err().code, "bad_parameter");

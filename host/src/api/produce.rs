@@ -95,7 +95,8 @@ pub async fn produce(
     };
     let appended = append(&state, &topic, placed, partition, producer).await?;
     let answer = Answer::new(&topic, &appended);
-    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone()).increment(answer.records);
+    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone())
+        .increment(answer.records);
     Ok(Json(answer))
 }
 
@@ -206,16 +207,19 @@ fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().ok().filter(|text| (1..=MAX_PRODUCER).contains(&text.len()));
     text.map(Some).ok_or_else(|| {
-        ApiError::bad_request("bad_producer", format!("the header {name} must have 1 to {MAX_PRODUCER} plain characters"))
+        ApiError::bad_request(
+            "bad_producer",
+            format!("the header {name} must have 1 to {MAX_PRODUCER} plain characters"),
+        )
     })
 }
 
 fn number(headers: &HeaderMap, name: &'static str) -> Result<Option<i64>, ApiError> {
     let Some(text) = text(headers, name)? else { return Ok(None) };
     let number = text.parse().ok().filter(|number| *number >= 0);
-    number
-        .map(Some)
-        .ok_or_else(|| ApiError::bad_request("bad_producer", format!("the header {name} must be a number from 0 on")))
+    number.map(Some).ok_or_else(|| {
+        ApiError::bad_request("bad_producer", format!("the header {name} must be a number from 0 on"))
+    })
 }
 
 #[cfg(test)]

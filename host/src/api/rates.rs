@@ -23,7 +23,10 @@ enum Counted {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Rates(Arc<Mutex<BTreeMap<Counted, VecDeque<(Instant, u64)>>>>);
+pub struct Rates(Arc<Mutex<BTreeMap<Counted, Samples>>>);
+
+/// What was counted when, oldest first.
+type Samples = VecDeque<(Instant, u64)>;
 
 impl Rates {
     pub fn of_topic(&self, topic: &str) -> Option<f64> {
@@ -106,7 +109,9 @@ mod tests {
         let rates = Rates::default();
         let group = Counted::Group("g".into(), "t".into());
         let mut now = Instant::now();
-        for (count, expected) in [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))] {
+        for (count, expected) in
+            [(100, None), (200, Some(100.0)), (600, Some(250.0)), (50, None), (60, Some(10.0))]
+        {
             rates.add(now, BTreeMap::from([(group.clone(), count)]));
             assert_eq!(rates.of_group("g", "t"), expected);
             now += Duration::from_secs(1);

@@ -72,7 +72,10 @@ pub async fn read(
         shutdown: state.shutdown.clone(),
         _permit: permit,
     };
-    Ok(sse::chunked(lines, if shape == Shape::Raw { "application/octet-stream" } else { "application/x-ndjson" }))
+    Ok(sse::chunked(
+        lines,
+        if shape == Shape::Raw { "application/octet-stream" } else { "application/x-ndjson" },
+    ))
 }
 
 fn shape(params: &Params) -> Result<Shape, ApiError> {
@@ -163,6 +166,7 @@ impl RecordLines {
     }
 
     fn write(&mut self, piece: &Piece) -> Bytes {
+        self.writer.out.reserve(CHUNK + piece.records().len());
         for record in piece.records() {
             match self.raw {
                 true => self.writer.out.extend_from_slice(&record.payload),

@@ -14,7 +14,10 @@ use super::{ApiState, groups, metrics, openapi, produce, query, records, status,
 
 /// One method of one path.
 pub struct Route {
-    #[cfg_attr(not(test), expect(dead_code, reason = "the router takes methods from handlers; tests read this"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the router takes methods from handlers; tests read this")
+    )]
     pub method: Method,
     pub path: &'static str,
     handler: MethodRouter<ApiState>,

@@ -100,11 +100,7 @@ struct StallGuard {
 
 impl StallGuard {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            deadline: Box::pin(tokio::time::sleep(STALLED_WRITE)),
-            waiting: false,
-        }
+        Self { stream, deadline: Box::pin(tokio::time::sleep(STALLED_WRITE)), waiting: false }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

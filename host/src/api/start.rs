@@ -80,7 +80,8 @@ pub async fn of_group(
 ) -> Result<(), ApiError> {
     let bounds = state.log.bounds(topic.id).await?;
     let topics = state.groups.describe(group).await?;
-    let committed = topics.iter().filter(|lag| lag.topic == topic.name.as_str()).flat_map(|lag| &lag.partitions);
+    let committed =
+        topics.iter().filter(|lag| lag.topic == topic.name.as_str()).flat_map(|lag| &lag.partitions);
     for place in committed {
         let bound = bounds.iter().find(|bound| bound.partition == place.partition);
         if let (Some(bound), Some(from)) = (bound, begin.from.get_mut(&place.partition)) {

@@ -65,18 +65,24 @@ pub async fn health(uri: Uri) -> Result<Json<Value>, ApiError> {
 
 pub async fn readiness(State(state): State<ApiState>, uri: Uri) -> Result<Json<Value>, ApiError> {
     Params::read(&uri, &[])?;
-    let asked = tokio::time::timeout(POSTGRES_PATIENCE, sqlx::query("SELECT 1").execute(state.log.pool())).await;
+    let asked =
+        tokio::time::timeout(POSTGRES_PATIENCE, sqlx::query("SELECT 1").execute(state.log.pool())).await;
     let trouble = match asked {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),
         Err(_elapsed) => Some("it does not answer".to_string()),
     };
     if let Some(trouble) = trouble {
-        return Err(ApiError::unavailable("postgres_unavailable", format!("postgres cannot be reached: {trouble}"))
-            .hint("see that the server runs and has connections left"));
+        return Err(ApiError::unavailable(
+            "postgres_unavailable",
+            format!("postgres cannot be reached: {trouble}"),
+        )
+        .hint("see that the server runs and has connections left"));
     }
     if !state.ready.is_set() {
-        return Err(ApiError::unavailable("starting", "pipelines are still starting").hint("ask again in a moment"));
+        return Err(
+            ApiError::unavailable("starting", "pipelines are still starting").hint("ask again in a moment")
+        );
     }
     Ok(Json(json!({ "status": "ready" })))
 }
@@ -133,7 +139,9 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
 /// What a stage is behind is known by its group.
 fn with_lag(mut pipelines: Vec<PipelineStatus>, lags: &[GroupLag]) -> Vec<PipelineStatus> {
     for stage in pipelines.iter_mut().flat_map(|pipeline| &mut pipeline.stages) {
-        let of_stage = |lag: &&GroupLag| Some(&lag.group) == stage.group.as_ref() && Some(&lag.topic) == stage.from.as_ref();
+        let of_stage = |lag: &&GroupLag| {
+            Some(&lag.group) == stage.group.as_ref() && Some(&lag.topic) == stage.from.as_ref()
+        };
         stage.lag = lags.iter().find(of_stage).map(|lag| lag.lag);
     }
     pipelines

@@ -28,7 +28,7 @@ use super::sse::{self, HEARTBEAT, Pieces};
 use crate::ids::TableName;
 use crate::replay::Position;
 use crate::tables::Tables;
-use crate::tables::feed::{Tail, TableFeed};
+use crate::tables::feed::{TableFeed, Tail};
 
 const DEFAULT_ROWS: u64 = 10_000;
 const MAX_ROWS: u64 = 100_000;

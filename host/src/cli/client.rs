@@ -55,13 +55,9 @@ pub enum ClientError {
         line: Option<u64>,
         retry_after: Option<Duration>,
     },
-    #[error(
-        "what answers at {url} is not a tidemill host (status {status}); say where it is with --url"
-    )]
+    #[error("what answers at {url} is not a tidemill host (status {status}); say where it is with --url")]
     NotTidemill { url: String, status: u16 },
-    #[error(
-        "the connection to {url} broke: {reason}; see whether the host still runs (`tidemill status`)"
-    )]
+    #[error("the connection to {url} broke: {reason}; see whether the host still runs (`tidemill status`)")]
     Broken { url: String, reason: String },
     #[error("{url:?} is not an address of a host: {reason}; it looks like http://127.0.0.1:8080")]
     BadUrl { url: String, reason: String },
@@ -106,31 +102,20 @@ pub struct Client {
 
 impl ClientArgs {
     pub fn connect(&self) -> Result<Client, ClientError> {
-        let bad = |reason: String| ClientError::BadUrl {
-            url: self.url.clone(),
-            reason,
-        };
+        let bad = |reason: String| ClientError::BadUrl { url: self.url.clone(), reason };
         let base = Url::parse(&self.url).map_err(|e| bad(e.to_string()))?;
         if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             return Err(bad("it must start with http:// or https://".to_string()));
         }
         // A second installation in one process is refused, which is fine: the first one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
+        let mut builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         let loopback = matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if loopback {
             builder = builder.no_proxy();
         }
-        let http = builder
-            .build()
-            .map_err(|e| ClientError::Setup(cause(&e)))?;
-        Ok(Client {
-            http,
-            base,
-            token: self.token.clone(),
-        })
+        let http = builder.build().map_err(|e| ClientError::Setup(cause(&e)))?;
+        Ok(Client { http, base, token: self.token.clone() })
     }
 }
 
@@ -197,10 +182,7 @@ impl Client {
     }
 
     fn stranger(&self, status: StatusCode) -> ClientError {
-        ClientError::NotTidemill {
-            url: self.url(),
-            status: status.as_u16(),
-        }
+        ClientError::NotTidemill { url: self.url(), status: status.as_u16() }
     }
 
     async fn refused(&self, mut response: Response) -> ClientError {
@@ -258,24 +240,15 @@ mod tests {
     use super::*;
 
     fn client(url: &str) -> Result<Client, ClientError> {
-        let args = ClientArgs {
-            url: url.to_string(),
-            token: None,
-        };
+        let args = ClientArgs { url: url.to_string(), token: None };
         args.connect()
     }
 
     #[test]
     fn names_are_escaped_in_paths() {
         let client = client("http://127.0.0.1:1/base/").unwrap();
-        let request = client
-            .request(Method::GET, &["v1", "topics", "a/b \"c\""])
-            .build()
-            .unwrap();
-        assert_eq!(
-            request.url().as_str(),
-            "http://127.0.0.1:1/base/v1/topics/a%2Fb%20%22c%22"
-        );
+        let request = client.request(Method::GET, &["v1", "topics", "a/b \"c\""]).build().unwrap();
+        assert_eq!(request.url().as_str(), "http://127.0.0.1:1/base/v1/topics/a%2Fb%20%22c%22");
     }
 
     #[test]
@@ -289,15 +262,12 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
-        let error = client(&url)
-            .unwrap()
-            .get::<serde_json::Value>(&["v1", "status"])
-            .await
-            .unwrap_err();
+        let error = client(&url).unwrap().get::<serde_json::Value>(&["v1", "status"]).await.unwrap_err();
         assert!(error.is_transient());
         let text = error.to_string();
         assert!(
-            text.starts_with(&format!("cannot reach a tidemill host at {url}:")) && text.contains("tidemill up"),
+            text.starts_with(&format!("cannot reach a tidemill host at {url}:"))
+                && text.contains("tidemill up"),
             "{text}"
         );
     }

@@ -119,8 +119,6 @@ impl ConsumeArgs {
         add("max", self.max.map(|m| m.to_string()));
         add("follow", self.follow.then(|| "true".to_string()));
         add("payload", as_text.then(|| "text".to_string()));
-        client
-            .request(Method::GET, &["v1", "topics", &self.topic, "records"])
-            .query(&query)
+        client.request(Method::GET, &["v1", "topics", &self.topic, "records"]).query(&query)
     }
 }

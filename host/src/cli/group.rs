@@ -134,17 +134,8 @@ async fn describe(args: DescribeArgs) -> anyhow::Result<()> {
 }
 
 fn partition_table(topics: &[Group]) -> Table {
-    let mut out = table(&[
-        "TOPIC",
-        ">PARTITION",
-        ">OFFSET",
-        ">END",
-        ">LAG",
-        "STAGE",
-        "OWNER",
-        ">EPOCH",
-        "DIGEST",
-    ]);
+    let mut out =
+        table(&["TOPIC", ">PARTITION", ">OFFSET", ">END", ">LAG", "STAGE", "OWNER", ">EPOCH", "DIGEST"]);
     for topic in topics {
         for partition in &topic.partitions {
             out.add_row([
@@ -173,9 +164,7 @@ fn short_digest(digest: &str) -> String {
 async fn seek(args: SeekArgs) -> anyhow::Result<()> {
     let client = args.client.connect()?;
     let body = json!({ "topic": args.topic, "to": args.to, "partition": args.partition });
-    let answer: Value = client
-        .post(&["v1", "groups", &args.group, "seek"], &body)
-        .await?;
+    let answer: Value = client.post(&["v1", "groups", &args.group, "seek"], &body).await?;
     if args.json {
         print_json(&answer)?;
         return Ok(());

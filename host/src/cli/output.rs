@@ -18,12 +18,11 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
 /// A table under these headings. Columns whose heading starts with `>` are aligned to the right.
 pub fn table(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(headings.iter().map(|heading| {
-            Cell::new(heading.trim_start_matches('>')).add_attribute(Attribute::Bold)
-        }));
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(
+        headings
+            .iter()
+            .map(|heading| Cell::new(heading.trim_start_matches('>')).add_attribute(Attribute::Bold)),
+    );
     for (index, heading) in headings.iter().enumerate() {
         if let (true, Some(column)) = (heading.starts_with('>'), table.column_mut(index)) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -34,9 +33,7 @@ pub fn table(headings: &[&str]) -> Table {
 
 /// Text that came from outside, without the control characters that could steer a terminal.
 pub fn plain(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Writes to standard output. False: nobody reads any more, and the verb ends quietly.
@@ -112,10 +109,7 @@ mod tests {
 
     #[test]
     fn counts_have_separators() {
-        let shown: Vec<String> = [0, 12, 999, 1_000, 123_456, 1_234_567]
-            .map(count)
-            .into_iter()
-            .collect();
+        let shown: Vec<String> = [0, 12, 999, 1_000, 123_456, 1_234_567].map(count).into_iter().collect();
         assert_eq!(shown, ["0", "12", "999", "1,000", "123,456", "1,234,567"]);
     }
 

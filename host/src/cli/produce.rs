@@ -82,9 +82,8 @@ pub async fn run(args: ProduceArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let outcome = args.pump(&client, &topic, input, &progress).await;
     progress.finish();
-    let totals = outcome.with_context(|| {
-        format!("stopped after {} records were stored", count(progress.records()))
-    })?;
+    let totals = outcome
+        .with_context(|| format!("stopped after {} records were stored", count(progress.records())))?;
     summary(&totals, started.elapsed())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -123,10 +122,7 @@ impl ProduceArgs {
         let mut router = LineRouter::new(routing);
         let fed = feed(&mut input, &mut router, &mut lanes, linger).await;
         let skipped = router.skipped();
-        let mut totals = Totals {
-            skipped,
-            ..Totals::default()
-        };
+        let mut totals = Totals { skipped, ..Totals::default() };
         // Lanes end when their queues close. Their errors come first: they say why feeding stopped.
         for lane in lanes {
             drop(lane.queue);
@@ -145,10 +141,7 @@ impl ProduceArgs {
         routing: &Routing,
         progress: &Progress,
     ) -> Vec<RunningLane> {
-        let base = self
-            .producer_id
-            .clone()
-            .unwrap_or_else(|| format!("cli-{:032x}", fastrand::u128(..)));
+        let base = self.producer_id.clone().unwrap_or_else(|| format!("cli-{:032x}", fastrand::u128(..)));
         (0..routing.lanes)
             .map(|index| {
                 let lane = Lane {
@@ -163,10 +156,7 @@ impl ProduceArgs {
                     progress: progress.clone(),
                 };
                 let (queue, batches) = mpsc::channel(1);
-                RunningLane {
-                    queue,
-                    task: tokio::spawn(lane.run(batches)),
-                }
+                RunningLane { queue, task: tokio::spawn(lane.run(batches)) }
             })
             .collect()
     }
@@ -211,19 +201,12 @@ async fn deliver(batches: Vec<(usize, Batch)>, lanes: &[RunningLane]) -> anyhow:
 fn summary(totals: &Totals, took: Duration) -> std::io::Result<()> {
     let seconds = took.as_secs_f64();
     let rate = (totals.stored as f64 / seconds.max(0.001)) as u64;
-    let mut text = format!(
-        "{} records in {seconds:.1} s ({}/s)",
-        count(totals.stored),
-        count(rate)
-    );
+    let mut text = format!("{} records in {seconds:.1} s ({}/s)", count(totals.stored), count(rate));
     if totals.repeated > 0 {
         text.push_str(&format!("; {} were stored by an earlier run", count(totals.repeated)));
     }
     if totals.skipped > 0 {
-        text.push_str(&format!(
-            "; {} empty lines skipped (--keep-empty keeps them)",
-            count(totals.skipped)
-        ));
+        text.push_str(&format!("; {} empty lines skipped (--keep-empty keeps them)", count(totals.skipped)));
     }
     text.push('\n');
     print(&text).map(drop)

@@ -61,12 +61,7 @@ fn screen(status: &Status) -> String {
     if let Some(memory) = status.memory_bytes {
         let _ = write!(out, "   memory {}", size(memory));
     }
-    let _ = write!(
-        out,
-        "\npostgres {}   {}\n",
-        plain(&status.postgres_version),
-        plain(&status.postgres_url)
-    );
+    let _ = write!(out, "\npostgres {}   {}\n", plain(&status.postgres_version), plain(&status.postgres_url));
     if let Some(data_dir) = &status.data_dir {
         let _ = writeln!(out, "host {}   data {}", plain(&status.host), plain(data_dir));
     }
@@ -102,7 +97,17 @@ fn section(out: &mut String, title: &str, table: &Table) {
 
 fn stage_table(pipeline: &Pipeline) -> Table {
     let mut out = table(&[
-        "STAGE", "KIND", "PLUGIN", "STATE", "FROM", "TO", ">IN", ">OUT", ">REFUSED", ">LAG", ">RESTARTS",
+        "STAGE",
+        "KIND",
+        "PLUGIN",
+        "STATE",
+        "FROM",
+        "TO",
+        ">IN",
+        ">OUT",
+        ">REFUSED",
+        ">LAG",
+        ">RESTARTS",
     ]);
     for stage in &pipeline.stages {
         let plugin = match &stage.version {

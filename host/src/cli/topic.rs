@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::views::{Topic, Topics};
 use super::client::{Client, ClientArgs};
 use super::output::{count, plain, print, print_json, print_table, rate, size, table};
+use crate::ids::TopicName;
 
 /// Make, list, describe and delete topics
 #[derive(Args, Debug)]
@@ -36,7 +37,7 @@ enum TopicVerb {
 #[derive(Args, Debug)]
 struct CreateArgs {
     /// Lower-case letters, digits and underscores
-    name: String,
+    name: TopicName,
     /// How many partitions; fixed from then on
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     partitions: u32,
@@ -118,10 +119,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         print_json(&answer)?;
     } else {
         let topic: Topic = serde_json::from_value(answer)?;
-        print(&format!(
-            "made topic {} with {} partitions\n",
-            topic.name, topic.partitions
-        ))?;
+        print(&format!("made topic {} with {} partitions\n", topic.name, topic.partitions))?;
     }
     Ok(())
 }
@@ -133,10 +131,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let topics: Topics = serde_json::from_value(answer)?;
-    print_table(
-        &topic_table(&topics.topics),
-        "no topics yet; make one with `tidemill topic create NAME`",
-    )?;
+    print_table(&topic_table(&topics.topics), "no topics yet; make one with `tidemill topic create NAME`")?;
     Ok(())
 }
 
@@ -162,10 +157,7 @@ pub fn topic_table(topics: &[Topic]) -> Table {
             topic.records_per_second.map_or_else(|| "-".to_string(), rate),
             count(topic.hot.records),
             size(topic.hot.bytes),
-            topic
-                .hot
-                .bytes_per_record
-                .map_or_else(|| "-".to_string(), |b| format!("{b:.1}")),
+            topic.hot.bytes_per_record.map_or_else(|| "-".to_string(), |b| format!("{b:.1}")),
             topic.format.clone(),
             topic.retention.hot.clone(),
             topic.retention.cold.clone(),
@@ -203,12 +195,7 @@ async fn describe(args: DescribeArgs) -> anyhow::Result<()> {
     }
     let mut offsets = table(&[">PARTITION", ">START", ">NEXT", ">RECORDS"]);
     for (partition, (start, next)) in topic.start_offsets.iter().zip(&topic.next_offsets).enumerate() {
-        offsets.add_row([
-            partition.to_string(),
-            start.to_string(),
-            next.to_string(),
-            count(next - start),
-        ]);
+        offsets.add_row([partition.to_string(), start.to_string(), next.to_string(), count(next - start)]);
     }
     print(&format!("{}\n\n{}\n", facts.trim_fmt(), offsets.trim_fmt()))?;
     Ok(())

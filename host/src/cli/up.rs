@@ -102,7 +102,10 @@ fn announce(app: &App, pipelines: &[String]) -> std::io::Result<()> {
     let pipelines = if pipelines.is_empty() { "none".to_string() } else { pipelines.join(", ") };
     writeln!(out, "  pipelines     {pipelines}")?;
     if !app.durability.is_durable() {
-        writeln!(out, "  WARNING       this Postgres may lose acknowledged records; see the log and `tidemill status`")?;
+        writeln!(
+            out,
+            "  WARNING       this Postgres may lose acknowledged records; see the log and `tidemill status`"
+        )?;
     }
     writeln!(out, "  stop          Ctrl-C")?;
     out.flush()
@@ -111,7 +114,8 @@ fn announce(app: &App, pipelines: &[String]) -> std::io::Result<()> {
 /// Waits for the first Ctrl-C or SIGTERM. A second one ends the process at once: it can be killed at any line.
 async fn signalled() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
@@ -133,7 +137,8 @@ async fn signalled() -> &'static str {
 fn log_to_stderr(json: bool) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,wasmtime=warn,cranelift=warn,sqlx=warn,hyper=warn,h2=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     if json {
         builder.json().init();
     } else {

@@ -108,3 +108,63 @@ fn the_ready_pipelines_load_together() -> Result<()> {
     assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);
     Ok(())
 }
+
+/// The keys of a schema with their path, without the names that users choose.
+fn keys(schema: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    for (key, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        found.push((path.to_string(), key.clone()));
+        keys(inner, key, found);
+    }
+    for inner in ["additionalProperties", "items"].iter().filter_map(|k| schema.get(k)) {
+        keys(inner, path, found);
+    }
+    for form in ["anyOf", "oneOf"].iter().filter_map(|k| schema.get(k)?.as_array()).flatten() {
+        keys(form, path, found);
+    }
+}
+
+#[test]
+fn the_reference_names_every_key() -> Result<()> {
+    let reference = std::fs::read_to_string("../docs/pipelines.md")?;
+    let mut found = Vec::new();
+    keys(json_schema(), "", &mut found);
+    ensure!(found.len() > 40, "only {} keys were found", found.len());
+    for (parent, key) in found {
+        let written = [
+            format!("`{key}`"),
+            format!("`{parent}.{key}`"),
+            format!("`{key}."),
+            format!("`[{key}]`"),
+            format!("`[{key}."),
+            format!("`[[{key}]]`"),
+            format!("{{ {key} = "),
+        ];
+        ensure!(
+            written.iter().any(|form| reference.contains(form)),
+            "docs/pipelines.md does not tell of `{parent}.{key}`"
+        );
+    }
+    Ok(())
+}
+
+/// The examples of the reference, in a file with what they need around them.
+#[test]
+fn the_examples_of_the_reference_are_valid() -> Result<()> {
+    let reference = std::fs::read_to_string("../docs/pipelines.md")?;
+    let examples: Vec<&str> = reference
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(|example| example.trim_end())
+        .collect();
+    ensure!(examples.len() == 4, "{} examples were found", examples.len());
+    let text = format!(
+        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n",
+        examples[2], examples[0], examples[1], examples[3]
+    );
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("p.toml");
+    std::fs::write(&file, text)?;
+    load(&file)?;
+    Ok(())
+}

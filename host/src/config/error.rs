@@ -10,6 +10,8 @@ use serde::Serialize;
 const MAX_SHOWN: usize = 50;
 /// Longest part of a source line that is quoted, in characters.
 const MAX_QUOTED: usize = 140;
+/// Messages quote values, and plugins have their own words.
+const MAX_MESSAGE: usize = 2_000;
 
 /// One mistake. Shown as
 ///
@@ -67,16 +69,14 @@ impl Place {
             n if n <= MAX_QUOTED => 0,
             _ => (self.column - 1).saturating_sub(MAX_QUOTED / 2),
         };
-        // One column for each character, and nothing that could steer a terminal.
-        let line: String = self
-            .source
-            .chars()
-            .skip(skip)
-            .take(MAX_QUOTED)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
-        (line, self.column - 1 - skip)
+        let line: String = self.source.chars().skip(skip).take(MAX_QUOTED).collect();
+        (plain(&line), self.column - 1 - skip)
     }
+}
+
+/// Text of files and plugins: one column for each character, and nothing that could steer a terminal.
+fn plain(text: &str) -> String {
+    text.chars().take(MAX_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {
@@ -92,7 +92,7 @@ impl fmt::Display for ConfigError {
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;
         }
-        write!(f, ": {}", self.message)?;
+        write!(f, ": {}", plain(&self.message))?;
         let gutter = match &self.place {
             None => String::new(),
             Some(place) => {
@@ -106,7 +106,7 @@ impl fmt::Display for ConfigError {
             }
         };
         match &self.help {
-            Some(help) => write!(f, "\n{gutter} = {help}"),
+            Some(help) => write!(f, "\n{gutter} = {}", plain(help)),
             None => Ok(()),
         }
     }

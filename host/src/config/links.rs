@@ -129,7 +129,8 @@ fn groups(drafts: &[Draft], errors: &mut Vec<ConfigError>) {
         };
         let path = stage_path(stage.kind, stage.name.as_str());
         let owner = stages(drafts).find(|(_, other)| {
-            other.name.as_str() == input.group.as_str() && other.name != stage.name && other.input.is_some()
+            let own = other.input.as_ref().is_some_and(|i| i.group.as_str() == other.name.as_str());
+            own && other.name != stage.name && other.name.as_str() == input.group.as_str()
         });
         if let Some(first) = seen.insert((&input.group, &input.topic), at) {
             let who = called(first, draft);

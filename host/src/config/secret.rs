@@ -112,8 +112,10 @@ impl StageConfig {
         &self.masked
     }
 
-    pub fn has_secrets(&self) -> bool {
-        !self.secrets.is_empty()
+    /// A text of the plugin without what it repeats of the secrets.
+    pub fn scrub(&self, text: &str) -> String {
+        let secrets = self.secrets.iter().map(|(_, secret)| secret.reveal());
+        secrets.filter(|secret| !secret.is_empty()).fold(text.to_string(), |text, s| text.replace(s, MASK))
     }
 }
 
@@ -135,6 +137,7 @@ mod tests {
             vec![("/auth/key".to_string(), Secret("hunter2".to_string()))],
         );
         assert_eq!(config.reveal(), json!({"url": "x", "auth": {"key": "hunter2"}}));
+        assert_eq!(config.scrub("no login with hunter2 at x"), "no login with *** at x");
         let shown = format!("{config:?} {}", json!(config));
         assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
     }

@@ -33,7 +33,8 @@ pub fn check(doc: &Document, json: &mut Value) -> Vec<ConfigError> {
             return vec![doc.error(&KeyPath::default(), Mark::Key, message, None)];
         }
     };
-    let findings = explain(validator, schema::json_schema(), json);
+    let words = Words { schema: schema::json_schema(), value: json, elsewhere };
+    let findings = words.of(validator);
     for finding in findings.iter().filter(|finding| finding.mark != Mark::Missing) {
         remove(json, &finding.path);
     }
@@ -52,17 +53,22 @@ pub struct Finding {
 
 /// All that a schema has against a value, in words for people. `validator` is the compiled `schema`.
 pub fn explain(validator: &Validator, schema: &Value, value: &Value) -> Vec<Finding> {
-    let words = Words { schema, value };
-    validator.iter_errors(value).flat_map(|error| words.findings(&error)).collect()
+    Words { schema, value, elsewhere: |_, _| None }.of(validator)
 }
 
 /// Puts what jsonschema says into words.
 struct Words<'a> {
     schema: &'a Value,
     value: &'a Value,
+    /// Message and help for an unknown key of the table at a path, if it means something at another place.
+    elsewhere: fn(&KeyPath, &str) -> Option<(String, String)>,
 }
 
 impl Words<'_> {
+    fn of(&self, validator: &Validator) -> Vec<Finding> {
+        validator.iter_errors(self.value).flat_map(|error| self.findings(&error)).collect()
+    }
+
     fn findings(&self, error: &ValidationError<'_>) -> Vec<Finding> {
         let path = self.path(error.instance_path().as_str());
         // The path ends with the keyword that refused; the rest leads to the schema around it.
@@ -71,13 +77,13 @@ impl Words<'_> {
         let around = self.schema.pointer(around).unwrap_or(&Value::Null);
         match error.kind() {
             Kind::AdditionalProperties { unexpected } => {
-                unexpected.iter().map(|key| unknown_key(&path, key, around)).collect()
+                unexpected.iter().map(|key| self.unknown_key(&path, key, around)).collect()
             }
             // What jsonschema says where no key at all is allowed.
             Kind::FalseSchema => {
                 let table = self.value.pointer(error.instance_path().as_str());
                 let keys = table.and_then(Value::as_object).into_iter().flat_map(|table| table.keys());
-                keys.map(|key| unknown_key(&path, key, around)).collect()
+                keys.map(|key| self.unknown_key(&path, key, around)).collect()
             }
             Kind::Required { property } => vec![missing_key(&path, property, around)],
             Kind::AnyOf { context } | Kind::OneOfNotValid { context } => {
@@ -91,6 +97,16 @@ impl Words<'_> {
                 mark: Mark::Value,
             }],
         }
+    }
+
+    fn unknown_key(&self, path: &KeyPath, key: &str, around: &Value) -> Finding {
+        let known = around.get("properties").and_then(Value::as_object);
+        let known = known.iter().flat_map(|p| p.keys()).map(String::as_str);
+        let (message, help) = match (self.elsewhere)(path, key) {
+            Some((message, help)) => (message, Some(help)),
+            None => ("unknown key".to_string(), suggest::help(key, "known keys", known)),
+        };
+        Finding { path: path.key(key), mark: Mark::Key, message, help }
     }
 
     /// The path of a JSON pointer. Only the value can tell a key that is a number from an index.
@@ -133,18 +149,8 @@ impl Words<'_> {
     }
 }
 
-fn unknown_key(path: &KeyPath, key: &str, around: &Value) -> Finding {
-    let known = around.get("properties").and_then(Value::as_object);
-    let known = known.iter().flat_map(|p| p.keys()).map(String::as_str);
-    let (message, help) = match not_here(path, key) {
-        Some((message, help)) => (message, Some(help)),
-        None => ("unknown key".to_string(), suggest::help(key, "known keys", known)),
-    };
-    Finding { path: path.key(key), mark: Mark::Key, message, help }
-}
-
 /// Keys that mean something, but not at this place or not yet.
-fn not_here(path: &KeyPath, key: &str) -> Option<(String, String)> {
+fn elsewhere(path: &KeyPath, key: &str) -> Option<(String, String)> {
     match (path.segments().len(), path.key_at(0)?, path.key_at(2), key) {
         (3, _, Some("grants"), _) => Some((
             "grants come with a later version".to_string(),
@@ -247,7 +253,7 @@ fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(n) if n.is_f64() => "float",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -259,7 +265,8 @@ fn type_of(value: &Value) -> &'static str {
 fn type_name(json: &str) -> &str {
     match json {
         "boolean" => "true or false",
-        "number" => "a number with a point",
+        "number" => "a number",
+        "float" => "a number with a point",
         "integer" => "a whole number",
         "string" => "a string",
         "array" => "an array",

@@ -7,6 +7,21 @@
 //!   partitions are several commits: after an error some may be stored, and a repeat with the same producer, epoch and
 //!   sequence stores just the others.
 //! * A stage's output does not come this way: it belongs in the stage's own transaction ([`append_in`]).
+//!
+//! Measured with 170 B of JSON and a key, `fsync` on, PostgreSQL 15.18 and this program sharing two busy cores; "server" and
+//! "host" are CPU time per record, bytes are all that Postgres keeps (table, index, TOAST):
+//!
+//! | writers x records in a request | partitions | records/s | commits/s | server | host | bytes/record |
+//! | --- | --- | --- | --- | --- | --- | --- |
+//! | 1 x 1,000 | 1 | 255,000 | 256 | 1.4 us | 0.34 us | 71 |
+//! | 8 x 1,000 | 1 | 525,000 | 121 | 1.1 us | 0.24 us | 68 |
+//! | 8 x 1,000 | 8 | 754,000 | 754 | 1.3 us | 0.33 us | 71 |
+//! | 1 x 1,000 | 4, by key | 183,000 | 732 | 2.7 us | 0.77 us | 76 |
+//! | 1 x 50 | 1 | 16,000 | 324 | 12 us | 4.3 us | 91 |
+//! | 64 x 1 | 1 | 36,000 | 1,109 | 12 us | 5.2 us | - |
+//! | 1 x 1 | 1 | 1,200 | 1,237 | 362 us | 139 us | 352 |
+//!
+//! Reading goes at 0.8 to 1.5 million records/s, at 0.3 to 0.5 us of host CPU each.
 
 mod appender;
 mod queue;

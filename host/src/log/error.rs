@@ -7,8 +7,9 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::ids::{Offset, Partition, TopicName};
 
-/// Attempts at one statement, the first included.
-pub(crate) const ATTEMPTS: u32 = 6;
+/// Attempts at one statement, the first included: with the pauses between them some five seconds, in which a server that
+/// crashed is usually back.
+pub(crate) const ATTEMPTS: u32 = 12;
 /// The pause before the second attempt; it doubles, with jitter, up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -58,8 +59,7 @@ pub enum AppendError {
     /// The sequence is older than what is remembered.
     #[error("{0}; sequences must rise, and the last eight of a producer can be repeated")]
     OutOfSequence(String),
-    /// The bounded queue is full. Some partitions of a request with keys may have stored their part only if it was
-    /// given to several appends; a single refused append stored nothing.
+    /// The bounded queue is full.
     #[error("too much waits to be stored in topic {topic:?}; try again in a second")]
     Overloaded { topic: TopicName },
     #[error("postgres is not available: {0}")]

@@ -150,7 +150,12 @@ impl Groups {
     }
 
     /// Moves a group that no stage runs forward to a position. Refused for one that a host runs.
-    pub async fn commit(&self, group: &GroupName, topic: &TopicName, position: &Position) -> Result<(), LogError> {
+    pub async fn commit(
+        &self,
+        group: &GroupName,
+        topic: &TopicName,
+        position: &Position,
+    ) -> Result<(), LogError> {
         let mut transaction = self.pool.begin().await?;
         for (partition, next) in position.iter() {
             sqlx::query("SELECT tidemill.commit($1, $2, $3, $4)")
@@ -295,11 +300,12 @@ impl Groups {
 
     /// Where a producer's row stands now: (commits, epoch).
     pub async fn source_standing(&self, lease: &SourceLease) -> Result<Option<(i64, Epoch)>, LogError> {
-        let row = sqlx::query("SELECT commits, epoch FROM tidemill.sources WHERE pipeline = $1 AND stage = $2")
-            .bind(lease.pipeline.as_str())
-            .bind(lease.stage.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            sqlx::query("SELECT commits, epoch FROM tidemill.sources WHERE pipeline = $1 AND stage = $2")
+                .bind(lease.pipeline.as_str())
+                .bind(lease.stage.as_str())
+                .fetch_optional(&self.pool)
+                .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((row.try_get("commits")?, Epoch(row.try_get("epoch")?))))
     }
@@ -406,3 +412,6 @@ pub async fn advance_source_in(
     .rows_affected();
     if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,13 @@ use super::{Log, LogError};
 
 impl Log {
     /// The number of an origin, made on first use. "Which offsets did digest X write" is then a query over the log.
-    pub async fn origin(&self, pipeline: &str, stage: &str, plugin: &str, digest: &str) -> Result<i32, LogError> {
+    pub async fn origin(
+        &self,
+        pipeline: &str,
+        stage: &str,
+        plugin: &str,
+        digest: &str,
+    ) -> Result<i32, LogError> {
         // The update that changes nothing makes the row come back also when it was there.
         let id = sqlx::query_scalar(
             "INSERT INTO tidemill.origins AS o (pipeline, stage, plugin, digest) VALUES ($1, $2, $3, $4)

@@ -16,6 +16,8 @@ use super::{Log, LogError};
 
 /// What another host changed about a topic is seen after this long.
 const CACHED_FOR: Duration = Duration::from_secs(5);
+/// Attempts at deleting a topic: each waits up to five seconds for those who use it.
+const DELETE_ATTEMPTS: u32 = 3;
 /// How alike a name must be to be suggested, from 0 to 1.
 const ALIKE: f64 = 0.75;
 
@@ -208,7 +210,7 @@ impl Log {
             match deleted {
                 Ok(_) => return Ok(()),
                 Err(error) if code(&error) == "TM001" => return Err(self.not_found(name.as_str()).await?),
-                Err(error) if Trouble::of(&error) == Trouble::Passing && attempt < super::error::ATTEMPTS => {
+                Err(error) if Trouble::of(&error) == Trouble::Passing && attempt < DELETE_ATTEMPTS => {
                     tokio::time::sleep(super::error::pause(attempt)).await;
                     attempt += 1;
                 }

@@ -84,7 +84,12 @@ pub async fn connect(url: &str, settings: &PoolSettings) -> Result<PgPool, Conne
         if !said {
             said = true;
             let target = target(&options);
-            tracing::info!(target, seconds = settings.wait.as_secs(), %error, "waiting for Postgres");
+            tracing::info!(
+                target,
+                seconds = settings.wait.as_secs(),
+                reason = reason(&error),
+                "waiting for Postgres"
+            );
         }
         sleep(PAUSE).await;
     }
@@ -143,6 +148,15 @@ async fn attempt(options: &PgConnectOptions) -> Result<(), sqlx::Error> {
             std::io::ErrorKind::TimedOut,
             format!("no answer within {} s", ATTEMPT.as_secs()),
         ))),
+    }
+}
+
+/// What an error says, without what the driver puts around the server's own words.
+pub fn reason(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        sqlx::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -106,7 +106,9 @@ async fn configure(place: &Place<'_>, found: &Component, stage: &StagePlan) -> V
     let config = stage.config.reveal();
     match found.plugin.instantiate(stage.name.as_str(), &config, &limits(&stage.limits)).await {
         Ok(_) => Vec::new(),
-        Err(error) => vec![place.error(stage, finding("config", error.to_string(), None))],
+        Err(error) => {
+            vec![place.error(stage, finding("config", stage.config.scrub(&error.to_string()), None))]
+        }
     }
 }
 

@@ -83,14 +83,17 @@ pub async fn commit(
                 return Err(StageError::Again("stopped while a commit was not confirmed".to_string()));
             }
             match standing(stage, step).await {
-                Ok(Standing::Done) => return Ok(after(stage, effects)),
+                Ok(Standing::Done) => {
+                    after(stage, effects);
+                    return Ok(());
+                }
                 Ok(Standing::Fenced) => return Err(fenced(stage, step)),
                 Ok(Standing::NotDone) => break,
                 Err(error) => tracing::debug!(stage = stage.label(), %error, "Postgres does not answer"),
             }
-            wait(backoff.next(), token).await;
+            wait(backoff.pause(), token).await;
         }
-        wait(backoff.next(), token).await;
+        wait(backoff.pause(), token).await;
     }
     after(stage, effects);
     Ok(())
@@ -163,8 +166,12 @@ async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), W
             input: lineage_input,
             index: (lineage_input.is_some() && !identity).then(|| output.index.clone()),
         };
-        let batch =
-            OutBatch { topic: output.topic.id, partition: output.partition, records: &output.records, lineage };
+        let batch = OutBatch {
+            topic: output.topic.id,
+            partition: output.partition,
+            records: &output.records,
+            lineage,
+        };
         append_in(&mut transaction, batch).await?;
     }
     transaction.commit().await?;

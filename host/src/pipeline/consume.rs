@@ -17,8 +17,8 @@ use super::stage::{Stage, StageError};
 use super::status::State;
 use crate::config::plan::{OnError, StageKind};
 use crate::ids::{Offset, Partition};
-use crate::log::{FetchError, Topic};
 use crate::log::offsets::Lease;
+use crate::log::{FetchError, Topic};
 use crate::plugin::{CallError, Header as PluginHeader, Instance, Message, Token};
 use crate::record::Record;
 use crate::replay::ReplayError;
@@ -38,7 +38,11 @@ enum Answer {
 }
 
 /// Runs one partition until the token is cancelled or something ends it.
-pub async fn run(stage: Arc<Stage>, partition: Partition, token: CancellationToken) -> Result<(), StageError> {
+pub async fn run(
+    stage: Arc<Stage>,
+    partition: Partition,
+    token: CancellationToken,
+) -> Result<(), StageError> {
     let (Some(topic), Some(input)) = (&stage.input, &stage.plan.input) else {
         return Err(StageError::Fatal("a stage of this kind needs a topic to read".to_string()));
     };
@@ -60,7 +64,9 @@ pub async fn run(stage: Arc<Stage>, partition: Partition, token: CancellationTok
         let ended = task.run(&token).await;
         match ended {
             // A seek or another host: look again who owns it.
-            Err(StageError::Fenced { .. }) => tracing::info!(stage = label, partition, "lease lost, asking again"),
+            Err(StageError::Fenced { .. }) => {
+                tracing::info!(stage = label, partition, "lease lost, asking again")
+            }
             ended => {
                 if let Err(error) = groups.release(&lease).await {
                     tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out");
@@ -97,7 +103,17 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let instance = Some(stage.instantiate().await?);
-        Ok(Self { stage, lease, topic, intake, offset, instance, size, attempts: 0, backoff: Backoff::default() })
+        Ok(Self {
+            stage,
+            lease,
+            topic,
+            intake,
+            offset,
+            instance,
+            size,
+            attempts: 0,
+            backoff: Backoff::default(),
+        })
     }
 
     async fn run(&mut self, token: &CancellationToken) -> Result<(), StageError> {
@@ -128,11 +144,18 @@ impl<'a> Task<'a> {
 
     fn explain(&self, error: ReplayError) -> StageError {
         match error {
-            ReplayError { source: FetchError::OutOfRange { start, end, .. }, .. } => StageError::Fatal(format!(
-                "group {} stands at offset {} of {} partition {}, but the log holds {start} up to {end}: the segment it \
+            ReplayError { source: FetchError::OutOfRange { start, end, .. }, .. } => {
+                StageError::Fatal(format!(
+                    "group {} stands at offset {} of {} partition {}, but the log holds {start} up to {end}: the segment it \
                  needed has left Postgres; move the group with `tidemill group seek {} {} earliest`",
-                self.lease.group, self.offset, self.topic.name, self.lease.partition, self.lease.group, self.topic.name,
-            )),
+                    self.lease.group,
+                    self.offset,
+                    self.topic.name,
+                    self.lease.partition,
+                    self.lease.group,
+                    self.topic.name,
+                ))
+            }
             error => StageError::Again(error.to_string()),
         }
     }
@@ -183,7 +206,12 @@ impl<'a> Task<'a> {
         Ok(())
     }
 
-    async fn store(&mut self, count: usize, effects: Effects, token: &CancellationToken) -> Result<(), StageError> {
+    async fn store(
+        &mut self,
+        count: usize,
+        effects: Effects,
+        token: &CancellationToken,
+    ) -> Result<(), StageError> {
         let step = Step::Group { lease: self.lease, from: self.offset, to: self.offset + count as Offset };
         commit(self.stage, step, &effects, token).await?;
         self.stage.cell.count(count, effects.records_out(), effects.refused);
@@ -197,7 +225,12 @@ impl<'a> Task<'a> {
 
     fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts: self.attempts + 1 });
+            effects.dead.push(DeadLetter {
+                record: record.clone(),
+                kind,
+                error,
+                attempts: self.attempts + 1,
+            });
         }
     }
 
@@ -237,7 +270,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, DeadKind::Retries, reason, token).await;
         }
         self.size = 1;
-        let wait = after.unwrap_or_else(|| self.backoff.next());
+        let wait = after.unwrap_or_else(|| self.backoff.pause());
         self.set(State::Backoff, Some(format!("offset {} is to come again", batch[0].offset)));
         stopped(token, wait).await;
         Ok(())
@@ -275,7 +308,7 @@ impl<'a> Task<'a> {
                 return Err(StageError::Fatal(error.to_string()));
             }
             CallError::Retry { after, .. } => {
-                let wait = after.unwrap_or_else(|| self.backoff.next());
+                let wait = after.unwrap_or_else(|| self.backoff.pause());
                 self.attempts += 1;
                 self.set(State::Backoff, Some(error.to_string()));
                 stopped(token, wait).await;
@@ -298,7 +331,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, kind, error.to_string(), token).await;
         }
         self.set(State::Backoff, Some(error.to_string()));
-        stopped(token, self.backoff.next()).await;
+        stopped(token, self.backoff.pause()).await;
         Ok(())
     }
 }
@@ -345,7 +378,9 @@ async fn ask(
             let first = batch.first().map_or(0, |record| record.offset);
             let next = first + batch.len() as Offset;
             let group = lease.group.to_string();
-            instance.deliver(Token { group, topic, partition: lease.partition, first, next }, messages).await?
+            instance
+                .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
+                .await?
         }
         StageKind::Producer => {
             return Err(CallError::Fatal("a producer reads no topic".to_string()));

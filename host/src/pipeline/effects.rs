@@ -10,9 +10,9 @@ use crate::log::{Topic, partition_of};
 use crate::pipeline::stage::Stage;
 use crate::plugin::{Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value};
 use crate::record::{Header, NewRecord, Record};
+use crate::tables::Table;
 use crate::tables::apply::fold;
 use crate::tables::spec::{Cell, Change, RowChange};
-use crate::tables::Table;
 
 /// Everything that belongs into the commit of one batch.
 #[derive(Debug, Default)]
@@ -81,7 +81,11 @@ impl Effects {
 
 /// Sends emissions to the partitions of their topics. `inputs` is the batch they were made from, empty for a producer.
 /// A port that the pipeline file leaves unconnected drops what comes out of it.
-pub fn route(outputs: &BTreeMap<String, Arc<Topic>>, emissions: Vec<Emission>, inputs: &[Record]) -> Vec<Output> {
+pub fn route(
+    outputs: &BTreeMap<String, Arc<Topic>>,
+    emissions: Vec<Emission>,
+    inputs: &[Record],
+) -> Vec<Output> {
     let mut routed: BTreeMap<(TopicId, Partition), Output> = BTreeMap::new();
     // Records without a key of one call stay together; calls take turns over the partitions by their first input.
     let turn = inputs.first().map_or_else(|| fastrand::u32(..), |record| record.partition);
@@ -111,7 +115,11 @@ pub fn route(outputs: &BTreeMap<String, Arc<Topic>>, emissions: Vec<Emission>, i
 fn new_record(emission: Emission, timestamp: Option<Micros>) -> NewRecord {
     NewRecord {
         key: emission.key.map(Bytes::from),
-        headers: emission.headers.into_iter().map(|h| Header { name: h.name, value: h.value.into() }).collect(),
+        headers: emission
+            .headers
+            .into_iter()
+            .map(|h| Header { name: h.name, value: h.value.into() })
+            .collect(),
         timestamp,
         payload: emission.payload.into(),
     }
@@ -171,7 +179,9 @@ pub fn judge(refusals: Vec<Refused>) -> Verdict {
             Refusal::Reject(reason) => {
                 rejected.insert(index, reason);
             }
-            Refusal::Retry(after) if again.is_none_or(|(first, _)| index < first) => again = Some((index, after)),
+            Refusal::Retry(after) if again.is_none_or(|(first, _)| index < first) => {
+                again = Some((index, after))
+            }
             Refusal::Retry(_) => {}
         }
     }
@@ -191,7 +201,8 @@ mod tests {
 
     #[test]
     fn rejections_alone_can_be_committed() {
-        let verdict = judge(vec![refused(3, Refusal::Reject("b".into())), refused(1, Refusal::Reject("a".into()))]);
+        let verdict =
+            judge(vec![refused(3, Refusal::Reject("b".into())), refused(1, Refusal::Reject("a".into()))]);
         assert_eq!(verdict, Verdict::Commit(vec![(1, "a".into()), (3, "b".into())]));
     }
 

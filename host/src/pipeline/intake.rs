@@ -19,9 +19,20 @@ pub struct Intake {
 }
 
 impl Intake {
-    pub fn new(replay: &Replay, topic: Arc<Topic>, partition: Partition, from: Offset, limits: BatchLimits) -> Self {
+    pub fn new(
+        replay: &Replay,
+        topic: Arc<Topic>,
+        partition: Partition,
+        from: Offset,
+        limits: BatchLimits,
+    ) -> Self {
         let fetch = FetchLimits { records: limits.records, bytes: limits.bytes };
-        Self { cursor: replay.cursor(topic, vec![(partition, from)], fetch), waiting: VecDeque::new(), bytes: 0, limits }
+        Self {
+            cursor: replay.cursor(topic, vec![(partition, from)], fetch),
+            waiting: VecDeque::new(),
+            bytes: 0,
+            limits,
+        }
     }
 
     /// Reads until a batch is full or nothing more is there. Waits up to `wait` for the first record, and the plan's linger

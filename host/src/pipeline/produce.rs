@@ -25,7 +25,8 @@ const LONGEST_PAUSE: Micros = 3_600_000_000;
 pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), StageError> {
     let services = &stage.services;
     loop {
-        let acquired = services.groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, &services.host).await;
+        let acquired =
+            services.groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, &services.host).await;
         let Some(mut lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
             stage.cell.set(0, State::Idle, Some("another host runs this producer".to_string()));
             if stopped(&token, ASK_AGAIN).await {
@@ -47,8 +48,11 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
     let mut backoff = Backoff::default();
     stage.cell.set(0, State::Running, None);
     while !token.is_cancelled() {
-        let request =
-            Poll { position: lease.position.clone(), now: clock.now(), max_records: stage.plan.batch.records };
+        let request = Poll {
+            position: lease.position.clone(),
+            now: clock.now(),
+            max_records: stage.plan.batch.records,
+        };
         let production = match instance.produce(request).await {
             Ok(production) => production,
             Err(error) => {
@@ -97,8 +101,8 @@ async fn after_failure(
         CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
             return Err(StageError::Fatal(error.to_string()));
         }
-        CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.next()),
-        _ => backoff.next(),
+        CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
+        _ => backoff.pause(),
     };
     tracing::warn!(stage = stage.label(), %error, "the producer failed");
     stage.cell.set(0, State::Backoff, Some(error.to_string()));

@@ -68,12 +68,14 @@ impl Stage {
 
     /// A fresh, configured instance.
     pub async fn instantiate(&self) -> Result<Instance, StageError> {
-        self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(|error| match error {
-            CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
-                StageError::Fatal(error.to_string())
-            }
-            error => StageError::Again(error.to_string()),
-        })
+        self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(
+            |error| match error {
+                CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
+                    StageError::Fatal(error.to_string())
+                }
+                error => StageError::Again(error.to_string()),
+            },
+        )
     }
 }
 

@@ -53,7 +53,12 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
         let reason = match run_once(&stage, partition, &token).await {
             Ok(()) => break,
             Err(StageError::Fatal(reason)) => {
-                tracing::error!(stage = stage.label(), partition, reason, "the stage failed and stays stopped");
+                tracing::error!(
+                    stage = stage.label(),
+                    partition,
+                    reason,
+                    "the stage failed and stays stopped"
+                );
                 stage.cell.set(partition, State::Failed, Some(reason));
                 return;
             }
@@ -65,7 +70,7 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
         if started.elapsed() >= HEALTHY {
             backoff.reset();
         }
-        let wait = backoff.next();
+        let wait = backoff.pause();
         tracing::warn!(stage = stage.label(), partition, reason, ?wait, "the task ended, starting it again");
         stage.cell.restarts.fetch_add(1, Ordering::Relaxed);
         stage.cell.set(partition, State::Backoff, Some(reason));
@@ -77,7 +82,11 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
 }
 
 /// One life of a task. It is spawned by itself so that a panic ends it and nothing else.
-async fn run_once(stage: &Arc<Stage>, partition: Partition, token: &CancellationToken) -> Result<(), StageError> {
+async fn run_once(
+    stage: &Arc<Stage>,
+    partition: Partition,
+    token: &CancellationToken,
+) -> Result<(), StageError> {
     let work = match stage.plan.kind {
         StageKind::Producer => tokio::spawn(produce::run(stage.clone(), token.clone())),
         _ => tokio::spawn(consume::run(stage.clone(), partition, token.clone())),

@@ -25,7 +25,8 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(name: &TableName, spec: &TableSpec) -> Self {
-        let quoted = |names: Vec<&str>| names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let quoted =
+            |names: Vec<&str>| names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
         let columns = quoted(spec.columns.iter().map(|c| c.name.as_str()).collect());
         let key = quoted(spec.key.iter().map(String::as_str).collect());
         let table = format!("{SCHEMA}.\"{name}\"");
@@ -187,7 +188,11 @@ pub async fn apply_in(
     if !rows.is_empty() {
         let mut query = sqlx::query(AssertSqlSafe(table.sql.upsert.clone()));
         for (i, column) in spec.columns.iter().enumerate() {
-            query = bind_column(query, column.kind, rows.iter_mut().map(|row| std::mem::replace(&mut row[i], Cell::Null)));
+            query = bind_column(
+                query,
+                column.kind,
+                rows.iter_mut().map(|row| std::mem::replace(&mut row[i], Cell::Null)),
+            );
         }
         query.bind(partitions).bind(offsets).execute(&mut *connection).await?;
     }
@@ -285,7 +290,8 @@ mod tests {
 
     #[test]
     fn a_delete_ends_what_came_before_it() {
-        let gone = Change { partition: 0, offset: 5, row: RowChange::Delete(vec![Cell::Text("a".to_string())]) };
+        let gone =
+            Change { partition: 0, offset: 5, row: RowChange::Delete(vec![Cell::Text("a".to_string())]) };
         assert_eq!(fold(&spec(None), vec![upsert("a", 9, 1), gone.clone()]), vec![gone]);
     }
 }

@@ -22,7 +22,12 @@ pub struct TableFeed {
 }
 
 impl TableFeed {
-    pub(super) fn new(tables: Tables, name: TableName, signal: watch::Receiver<u64>, position: Position) -> Self {
+    pub(super) fn new(
+        tables: Tables,
+        name: TableName,
+        signal: watch::Receiver<u64>,
+        position: Position,
+    ) -> Self {
         Self { tables, name, signal, position }
     }
 
@@ -40,7 +45,11 @@ impl TableFeed {
             return Ok(Tail::Quiet);
         }
         self.position = changes.position.clone();
-        Ok(if changes.upserts.is_empty() && changes.deletes.is_empty() { Tail::Quiet } else { Tail::Changed(changes) })
+        Ok(if changes.upserts.is_empty() && changes.deletes.is_empty() {
+            Tail::Quiet
+        } else {
+            Tail::Changed(changes)
+        })
     }
 }
 

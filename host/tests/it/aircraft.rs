@@ -49,7 +49,8 @@ async fn assert_dense(pool: &PgPool, topic: &str) {
     .expect("the log can be read");
     assert!(!rows.is_empty());
     for row in rows {
-        let (next, start, n): (i64, i64, i64) = (row.get("next_offset"), row.get("start_offset"), row.get("n"));
+        let (next, start, n): (i64, i64, i64) =
+            (row.get("next_offset"), row.get("start_offset"), row.get("n"));
         let partition: i32 = row.get("partition");
         assert_eq!(n, next - start, "{topic} partition {partition} has a hole or a repeat");
         assert_eq!(row.get::<i64, _>("different"), n, "{topic} partition {partition} repeats an offset");
@@ -177,7 +178,8 @@ async fn an_immediate_stop_of_postgres_loses_and_repeats_nothing() {
         let pid = postmaster.lines().next().and_then(|line| line.trim().parse().ok()).expect("a pid");
         // What `pg_ctl stop -m immediate` sends: every backend ends at once, without a checkpoint.
         let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).expect("the server can be signalled");
+        rustix::process::kill_process(pid, rustix::process::Signal::QUIT)
+            .expect("the server can be signalled");
     }
     // The host brings its server back by itself.
     eventually("the fleet reports again", PATIENCE, || async {
@@ -213,7 +215,8 @@ async fn the_sample_serves_its_map_and_its_numbers() {
     flown(&pool, 8000).await;
     // Measured by Postgres itself: tables, indexes and TOAST of the live segments.
     let status = host.get("/v1/status").await;
-    let positions = status["topics"].as_array().and_then(|t| t.iter().find(|t| t["name"] == "positions")).cloned();
+    let positions =
+        status["topics"].as_array().and_then(|t| t.iter().find(|t| t["name"] == "positions")).cloned();
     let positions = positions.expect("the status lists positions");
     assert!(positions["hot"]["bytes_per_record"].as_f64().is_some_and(|bytes| bytes > 20.0), "{positions}");
     let table = host.get("/v1/tables/current_positions").await;

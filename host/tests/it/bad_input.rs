@@ -39,7 +39,8 @@ fn refused(output: &Output, code: i32, says: &[&str]) {
 #[test]
 fn a_core_module_is_no_component() {
     let folder = scratch();
-    std::fs::write(folder.path().join("core.wasm"), wat::parse_str("(module)").expect("wat")).expect("written");
+    std::fs::write(folder.path().join("core.wasm"), wat::parse_str("(module)").expect("wat"))
+        .expect("written");
     let file = pipeline(folder.path(), "./core.wasm", "");
     refused(&up(folder.path(), &[&file]), 2, &["one/t", "core", "component", "wasm32-wasip2"]);
 }
@@ -149,21 +150,27 @@ async fn running_pipelines_survive_bad_plugins_and_bad_requests() {
     };
     assert!(post("one\ntwo\ntrap three\n").await.expect("an answer").status().is_success());
     let pool = host.pool().await;
-    crate::support::eventually("the good stage goes on and each bad one gives up", Duration::from_secs(60), || async {
-        let copied: i64 = sqlx::query_scalar("SELECT count(*) FROM topics.c").fetch_one(&pool).await.unwrap_or(0);
-        let lag: i64 = sqlx::query_scalar("SELECT sum(lag)::bigint FROM tidemill.lag")
-            .fetch_one(&pool)
-            .await
-            .unwrap_or(-1);
-        copied == 3 && lag == 0
-    })
+    crate::support::eventually(
+        "the good stage goes on and each bad one gives up",
+        Duration::from_secs(60),
+        || async {
+            let copied: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM topics.c").fetch_one(&pool).await.unwrap_or(0);
+            let lag: i64 = sqlx::query_scalar("SELECT sum(lag)::bigint FROM tidemill.lag")
+                .fetch_one(&pool)
+                .await
+                .unwrap_or(-1);
+            copied == 3 && lag == 0
+        },
+    )
     .await;
     let kinds: Vec<(String, String)> =
         sqlx::query_as("SELECT DISTINCT stage, kind FROM tidemill.dead_letters ORDER BY 1, 2")
             .fetch_all(&pool)
             .await
             .expect("dead letters can be read");
-    let kinds: Vec<(&str, &str)> = kinds.iter().map(|(stage, kind)| (stage.as_str(), kind.as_str())).collect();
+    let kinds: Vec<(&str, &str)> =
+        kinds.iter().map(|(stage, kind)| (stage.as_str(), kind.as_str())).collect();
     assert_eq!(kinds, [("hog", "memory"), ("spinner", "deadline"), ("trapper", "trap")]);
     let copied = host.cli(&["consume", "c", "--from", "earliest", "--format", "raw"]);
     assert_eq!(stdout(&copied), "one\ntwo\ntrap three\n");

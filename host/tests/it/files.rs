@@ -9,7 +9,8 @@ fn lines(count: usize) -> Vec<Vec<u8>> {
     (0..count)
         .map(|i| {
             let id = i.wrapping_mul(2_654_435_761) % 997;
-            let mut line = format!("a{id}\t{{\"seq\":{i},\"note\":\"{}\"}}", "é~\\\"x".repeat(i % 7)).into_bytes();
+            let mut line =
+                format!("a{id}\t{{\"seq\":{i},\"note\":\"{}\"}}", "é~\\\"x".repeat(i % 7)).into_bytes();
             if i % 1000 == 17 {
                 line.extend_from_slice(&[0xff, 0xfe, b'\r']);
             }
@@ -30,8 +31,7 @@ fn a_file_comes_out_as_it_went_in_and_in_order_per_key() {
     let mut text = lines.join(&b'\n');
     text.push(b'\n');
     std::fs::write(&file, &text).expect("written");
-    let produced =
-        host.cli(&["produce", "flights", &file.display().to_string(), "--key-separator", "\t"]);
+    let produced = host.cli(&["produce", "flights", &file.display().to_string(), "--key-separator", "\t"]);
     assert!(produced.status.success(), "{}", stderr(&produced));
 
     let consumed = host.cli(&["consume", "flights", "--from", "earliest", "--format", "raw"]);
@@ -47,7 +47,9 @@ fn a_file_comes_out_as_it_went_in_and_in_order_per_key() {
     let mut seen: HashMap<Vec<u8>, Vec<&[u8]>> = HashMap::new();
     let out = consumed.stdout.strip_suffix(b"\n").expect("a last line end");
     for line in out.split(|b| *b == b'\n') {
-        let key = payloads.get(line).unwrap_or_else(|| panic!("an unknown line: {:?}", String::from_utf8_lossy(line)));
+        let key = payloads
+            .get(line)
+            .unwrap_or_else(|| panic!("an unknown line: {:?}", String::from_utf8_lossy(line)));
         seen.entry(key.clone()).or_default().push(line);
     }
     assert_eq!(seen, expected, "lines lost, repeated, changed, or out of order within a key");

@@ -45,7 +45,8 @@ pub fn scratch() -> tempfile::TempDir {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode can be set");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("its mode can be set");
     }
     folder
 }
@@ -100,13 +101,16 @@ impl Host {
     }
 
     pub async fn pool(&self) -> PgPool {
-        let options = tidemill::pg::pool::parse_url(&self.postgres_url).expect("the host prints a usable URL");
+        let options =
+            tidemill::pg::pool::parse_url(&self.postgres_url).expect("the host prints a usable URL");
         // Right after a crash the server refuses connections until it has recovered.
         let deadline = Instant::now() + START;
         loop {
             match PgPoolOptions::new().max_connections(4).connect_with(options.clone()).await {
                 Ok(pool) => return pool,
-                Err(error) => assert!(Instant::now() < deadline, "the host's Postgres does not answer: {error}"),
+                Err(error) => {
+                    assert!(Instant::now() < deadline, "the host's Postgres does not answer: {error}")
+                }
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -135,7 +139,9 @@ impl Drop for Host {
             // Killed: its Postgres still runs. A host without pipelines takes it over and stops it in order.
             match launch(&self.data_dir, &[]) {
                 Ok((child, ..)) => self.child = child,
-                Err(said) => return eprintln!("the Postgres in {} is left running: {said}", self.data_dir.display()),
+                Err(said) => {
+                    return eprintln!("the Postgres in {} is left running: {said}", self.data_dir.display());
+                }
             }
         }
         terminate(&self.child);

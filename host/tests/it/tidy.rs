@@ -20,9 +20,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Arrows that point up, each with its reason.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("log", "replay", "offsets take a Position, which is a value type of replay"),
-];
+const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("log", "replay", "offsets take a Position, which is a value type of replay")];
 
 /// Longer files have become two things.
 const MAX_LINES: usize = 600;
@@ -45,7 +44,8 @@ fn sources() -> Vec<PathBuf> {
 }
 
 fn module_of(path: &Path) -> String {
-    let relative = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("a path below src");
+    let relative =
+        path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("a path below src");
     let first = relative.components().next().expect("a file name").as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_string()
 }
@@ -70,7 +70,8 @@ fn arrows_between_modules_point_down() {
         if module == "lib" {
             continue;
         }
-        let from = layer(&module).unwrap_or_else(|| panic!("module {module} is in no layer: add it to LAYERS"));
+        let from =
+            layer(&module).unwrap_or_else(|| panic!("module {module} is in no layer: add it to LAYERS"));
         let text = fs::read_to_string(&path).expect("a source file can be read");
         // Tests may reach anywhere.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();

@@ -51,8 +51,9 @@ pub fn parse(body: &[u8]) -> Result<Vec<Placed>, ApiError> {
     let read = reader.deserialize_seq(Elements(&mut records)).and_then(|()| reader.end());
     let records = records?;
     read.map_err(|error| {
-        ApiError::bad_request("bad_json", format!("the body is not an array of records: {error}"))
-            .hint("send [{\"key\":\"k\",\"value\":{…}},…], or lines with `Content-Type: application/x-ndjson`")
+        ApiError::bad_request("bad_json", format!("the body is not an array of records: {error}")).hint(
+            "send [{\"key\":\"k\",\"value\":{…}},…], or lines with `Content-Type: application/x-ndjson`",
+        )
     })?;
     Ok(records)
 }

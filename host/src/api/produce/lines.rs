@@ -53,12 +53,17 @@ impl Lines {
     fn record(&self, line: &Bytes, number: usize) -> Result<NewRecord, ApiError> {
         let (key, payload) = match (&self.key_field, &self.key_separator) {
             (Some(field), _) => {
-                let key = key::of_field(line, field).map_err(|error| refused(number, line, &error.to_string()))?;
+                let key =
+                    key::of_field(line, field).map_err(|error| refused(number, line, &error.to_string()))?;
                 (key.map(|key| shared(line, key)), line.clone())
             }
             (None, Some(separator)) => {
                 let Some((key, payload)) = key::before(line, separator.as_bytes()) else {
-                    return Err(refused(number, line, &format!("has no separator {separator:?} after a key")));
+                    return Err(refused(
+                        number,
+                        line,
+                        &format!("has no separator {separator:?} after a key"),
+                    ));
                 };
                 let payload = line.slice_ref(payload);
                 if self.json {
@@ -96,7 +101,8 @@ fn refused(number: usize, line: &Bytes, why: &str) -> ApiError {
     let hint = match line.is_empty() {
         true => "leave empty lines out".to_string(),
         false => {
-            let start: String = String::from_utf8_lossy(&line[..line.len().min(120)]).chars().take(60).collect();
+            let start: String =
+                String::from_utf8_lossy(&line[..line.len().min(120)]).chars().take(60).collect();
             format!("nothing of the body was stored; the line starts with {start:?}")
         }
     };
@@ -128,7 +134,11 @@ mod tests {
         assert!(plain.parse(&Bytes::new()).unwrap().is_empty());
         // No payload is a copy.
         let within = body.as_ptr_range();
-        assert!(records.iter().all(|p| p.record.payload.is_empty() || within.contains(&p.record.payload.as_ptr())));
+        assert!(
+            records
+                .iter()
+                .all(|p| p.record.payload.is_empty() || within.contains(&p.record.payload.as_ptr()))
+        );
     }
 
     #[test]

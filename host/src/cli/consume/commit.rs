@@ -72,13 +72,14 @@ impl GroupReader {
     }
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
-        let record: Line = serde_json::from_slice(line).context("the host sent a line that is not a record")?;
+        let record: Line =
+            serde_json::from_slice(line).context("the host sent a line that is not a record")?;
         match (self.raw, &record.text, record.base64) {
             (false, ..) => out.extend_from_slice(line),
             (true, Some(text), _) => out.extend_from_slice(text.as_bytes()),
-            (true, None, Some(text)) => STANDARD
-                .decode_vec(text, out)
-                .context("the host sent a payload that is not base64")?,
+            (true, None, Some(text)) => {
+                STANDARD.decode_vec(text, out).context("the host sent a payload that is not base64")?
+            }
             (true, None, None) => anyhow::bail!("the host sent a record without a payload"),
         }
         out.push(b'\n');
@@ -117,10 +118,7 @@ mod tests {
     use crate::cli::client::ClientArgs;
 
     fn reader(raw: bool) -> GroupReader {
-        let args = ClientArgs {
-            url: "http://127.0.0.1:1".to_string(),
-            token: None,
-        };
+        let args = ClientArgs { url: "http://127.0.0.1:1".to_string(), token: None };
         GroupReader::new(args.connect().unwrap(), "g", "t", raw)
     }
 

@@ -26,12 +26,7 @@ impl Input {
             Some(path) if path != Path::new("-") => {
                 File::open(path).with_context(|| format!("cannot read {}", path.display()))?
             }
-            _ => File::from(
-                io::stdin()
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .context("cannot read standard input")?,
-            ),
+            _ => File::from(io::stdin().as_fd().try_clone_to_owned().context("cannot read standard input")?),
         };
         let metadata = file.metadata().context("cannot look at the input")?;
         if metadata.is_dir() {

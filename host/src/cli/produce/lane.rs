@@ -81,10 +81,7 @@ impl Lane {
             };
             if self.named && error.code() == Some("producer_out_of_sequence") {
                 // Older than what the host can answer for, hence stored: this lane numbers its batches one by one.
-                return Ok(Answer {
-                    records: batch.lines.len() as u64,
-                    duplicate: true,
-                });
+                return Ok(Answer { records: batch.lines.len() as u64, duplicate: true });
             }
             let since = *failing_since.get_or_insert_with(Instant::now);
             if !error.is_transient() || since.elapsed() > GIVE_UP_AFTER {

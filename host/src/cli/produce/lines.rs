@@ -55,13 +55,7 @@ struct Filling {
 impl LineRouter {
     pub fn new(routing: Routing) -> Self {
         let filling = (0..routing.lanes.max(1)).map(|_| Filling::default()).collect();
-        Self {
-            routing,
-            carry: Vec::new(),
-            line: 0,
-            skipped: 0,
-            filling,
-        }
+        Self { routing, carry: Vec::new(), line: 0, skipped: 0, filling }
     }
 
     /// Empty lines that were left out.
@@ -144,10 +138,7 @@ impl LineRouter {
 
 impl Filling {
     fn take(&mut self) -> Batch {
-        Batch {
-            body: self.body.split().freeze(),
-            lines: std::mem::take(&mut self.lines),
-        }
+        Batch { body: self.body.split().freeze(), lines: std::mem::take(&mut self.lines) }
     }
 }
 
@@ -162,9 +153,7 @@ impl Routing {
             (None, Some(separator)) => key::before(line, separator.as_bytes()).map(|(key, _)| key.into()),
             (None, None) => None,
         };
-        key.map_or(0, |key| {
-            (partition_of(&key, self.partitions) % self.lanes) as usize
-        })
+        key.map_or(0, |key| (partition_of(&key, self.partitions) % self.lanes) as usize)
     }
 }
 
@@ -198,10 +187,8 @@ mod tests {
             let mut out = router.push(&input[..cut]).unwrap();
             out.extend(router.push(&input[cut..]).unwrap());
             out.extend(router.finish().unwrap());
-            let expected = [
-                (0, "one\ntwo\r\nthree\n".to_string(), vec![1, 2, 4]),
-                (0, "four\n".to_string(), vec![6]),
-            ];
+            let expected =
+                [(0, "one\ntwo\r\nthree\n".to_string(), vec![1, 2, 4]), (0, "four\n".to_string(), vec![6])];
             assert_eq!(bodies(out), expected, "cut at {cut}");
             assert_eq!(router.skipped(), 2);
         }
@@ -246,10 +233,7 @@ mod tests {
 
     #[test]
     fn batches_stay_small_however_long_the_lines() {
-        let mut router = LineRouter::new(Routing {
-            batch_records: 10_000,
-            ..routing(1)
-        });
+        let mut router = LineRouter::new(Routing { batch_records: 10_000, ..routing(1) });
         let mut line = vec![b'x'; 900_000];
         line.push(b'\n');
         let mut largest = 0;

@@ -25,6 +25,8 @@ pub(in crate::log) struct Appenders {
     hub: NotifyHub,
     options: LogOptions,
     queues: Arc<Queues>,
+    /// Bytes over all queues.
+    budget: Arc<Semaphore>,
     rotation: AtomicU32,
 }
 
@@ -45,13 +47,13 @@ pub(super) struct Request {
     pub(super) relaxed: bool,
     pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
     /// Given back when the request is answered.
-    _budget: OwnedSemaphorePermit,
+    _budget: [OwnedSemaphorePermit; 2],
 }
 
 /// Room for one request.
 pub(in crate::log) struct Slot {
     permit: mpsc::OwnedPermit<Request>,
-    budget: OwnedSemaphorePermit,
+    budget: [OwnedSemaphorePermit; 2],
     bytes: usize,
 }
 
@@ -62,6 +64,7 @@ impl Appenders {
             hub,
             options: options.clone(),
             queues: Arc::default(),
+            budget: Arc::new(Semaphore::new(options.queue_bytes_total.div_ceil(UNIT))),
             rotation: AtomicU32::new(fastrand::u32(..)),
         }
     }
@@ -78,7 +81,7 @@ impl Appenders {
         topic: &Topic,
         bytes: usize,
     ) -> Result<Slot, AppendError> {
-        let max = self.options.queue_bytes;
+        let max = self.options.queue_bytes.min(self.options.queue_bytes_total);
         if bytes > max {
             return Err(AppendError::RequestTooLarge { size: bytes, max });
         }
@@ -101,7 +104,8 @@ impl Appenders {
         };
         drop(queues);
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let budget = queue.budget.try_acquire_many_owned(units).map_err(|_| overloaded())?;
+        let take = |budget: Arc<Semaphore>| budget.try_acquire_many_owned(units).map_err(|_| overloaded());
+        let budget = [take(queue.budget)?, take(self.budget.clone())?];
         Ok(Slot { permit, budget, bytes })
     }
 

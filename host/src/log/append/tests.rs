@@ -1,17 +1,16 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use sqlx::Row;
 
 use super::*;
 use crate::config::plan::{Acks, TopicPlan};
+use crate::log::LogOptions;
 use crate::log::testing::*;
-use crate::log::{FetchLimits, LogOptions};
 use crate::pg::testing::{TestDatabase, database};
-use crate::record::Header;
+
+mod producers;
+mod stored;
 
 /// Holds the counters of all partitions, so that appends wait.
 async fn block(database: &TestDatabase) -> sqlx::Transaction<'static, sqlx::Postgres> {
@@ -132,103 +131,6 @@ async fn records_without_a_key_go_together_and_requests_take_turns() {
 }
 
 #[tokio::test]
-async fn a_repeat_is_stored_once_and_gets_the_first_answer() {
-    let (_database, log, topic) = with_topic(4).await;
-    let batch = || -> Vec<_> { (0..20).map(|n| record(Some(&format!("k{n}")), "x")).collect() };
-    let first = log.append(&topic, batch(), by("p", 0, 7)).await.unwrap();
-    assert!(first.len() > 1 && first.iter().all(|part| !part.duplicate));
-    // Eight sequences are remembered, so seven may come between.
-    for seq in 8..15 {
-        log.append(&topic, batch(), by("p", 0, seq)).await.unwrap();
-    }
-    let again = log.append(&topic, batch(), by("p", 0, 7)).await.unwrap();
-    for (first, again) in first.iter().zip(&again) {
-        assert_eq!(again, &Appended { duplicate: true, ..*first });
-    }
-    log.append(&topic, batch(), by("p", 0, 15)).await.unwrap();
-    let forgotten = log.append(&topic, batch(), by("p", 0, 7)).await.unwrap_err();
-    assert!(matches!(forgotten, AppendError::OutOfSequence(_)), "{forgotten}");
-    let total: u64 = log.bounds(topic.id).await.unwrap().iter().map(|bounds| bounds.next).sum();
-    assert_eq!(total, 9 * 20);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_repeats_through_two_hosts_are_stored_once() {
-    let (database, one, topic) = with_topic(2).await;
-    let two = log_with(&database, LogOptions::default());
-    for seq in 0..20 {
-        let sends: Vec<_> = (0..6)
-            .map(|n| {
-                let (log, topic) = (if n % 2 == 0 { one.clone() } else { two.clone() }, topic.clone());
-                // Others on the same partitions, so that repeats meet in groups with strangers.
-                let other = log.clone();
-                let (other_topic, id) = (topic.clone(), format!("other {n}"));
-                tokio::spawn(async move {
-                    other.append(&other_topic, records(["other"]), by(&id, 0, seq)).await.unwrap();
-                });
-                tokio::spawn(async move {
-                    let batch = (0..10).map(|n| record(Some(&format!("k{n}")), format!("p {seq}"))).collect();
-                    log.append(&topic, batch, by("p", 0, seq)).await.unwrap()
-                })
-            })
-            .collect();
-        let mut answers = Vec::new();
-        for send in sends {
-            answers.push(send.await.unwrap());
-        }
-        for part in 0..answers[0].len() {
-            let fresh = answers.iter().filter(|answer| !answer[part].duplicate).count();
-            assert_eq!(fresh, 1, "sequence {seq}");
-            let offsets = |a: &Vec<Appended>| (a[part].base_offset, a[part].next_offset);
-            assert!(answers.iter().all(|answer| offsets(answer) == offsets(&answers[0])));
-        }
-    }
-    let mut stored = read(&one, &topic, 0, 0).await;
-    stored.extend(read(&one, &topic, 1, 0).await);
-    let ours = stored.iter().filter(|record| payload(record).starts_with("p ")).count();
-    assert_eq!(ours, 200);
-}
-
-#[tokio::test]
-async fn an_older_instance_of_a_producer_is_fenced() {
-    let (_database, log, topic) = with_topic(1).await;
-    log.append(&topic, records(["a"]), by("p", 1, 5)).await.unwrap();
-    log.append(&topic, records(["b"]), by("p", 2, 0)).await.unwrap();
-    let fenced = log.append(&topic, records(["c"]), by("p", 1, 6)).await.unwrap_err();
-    assert!(matches!(fenced, AppendError::Fenced(_)), "{fenced}");
-    assert!(fenced.to_string().contains("has epoch 2"), "{fenced}");
-    log.append(&topic, records(["d"]), by("p", 2, 1)).await.unwrap();
-    let stored: Vec<_> = read(&log, &topic, 0, 0).await.iter().map(|r| payload(r).to_owned()).collect();
-    assert_eq!(stored, ["a", "b", "d"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_request_does_not_harm_those_it_shares_a_commit_with() {
-    let (database, log, topic) = with_topic(1).await;
-    log.append(&topic, records(["first"]), by("stale", 3, 0)).await.unwrap();
-    let blocker = block(&database).await;
-    let send = |payload: &'static str, how| {
-        let (log, topic) = (log.clone(), topic.clone());
-        tokio::spawn(async move { log.append(&topic, records([payload]), how).await })
-    };
-    // The first waits for the lock; the others make the next group.
-    let head = send("head", AppendOptions::default());
-    eventually("an append waits", || async { !waiting(&database).await.is_empty() }).await;
-    let stale = send("stale", by("stale", 2, 9));
-    let repeat = send("repeat", by("stale", 3, 0));
-    let good = send("good", by("good", 0, 0));
-    let plain = send("plain", AppendOptions::default());
-    drop(blocker);
-    for good in [head, good, plain] {
-        assert!(!good.await.unwrap().unwrap()[0].duplicate);
-    }
-    assert!(matches!(stale.await.unwrap().unwrap_err(), AppendError::Fenced(_)));
-    let repeat = repeat.await.unwrap().unwrap();
-    assert!(repeat[0].duplicate && repeat[0].base_offset == 0);
-    assert_eq!(read(&log, &topic, 0, 0).await.len(), 4);
-}
-
-#[tokio::test]
 async fn a_large_request_becomes_several_rows_in_one_commit() {
     let (database, log, topic) = with_topic(1).await;
     let count = ROW_RECORDS_MAX * 2 + 5;
@@ -307,28 +209,26 @@ async fn a_full_queue_refuses_at_once_and_keeps_what_it_took() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_connection_is_repeated_with_a_producer_and_admitted_without() {
-    let (database, log, topic) = with_topic(1).await;
-    for (how, survives) in [(by("p", 0, 0), true), (AppendOptions::default(), false)] {
-        let blocker = block(&database).await;
-        let append = {
-            let (log, topic, how) = (log.clone(), topic.clone(), how.clone());
-            tokio::spawn(async move { log.append(&topic, records(["x"]), how).await })
-        };
-        eventually("an append waits", || async { !waiting(&database).await.is_empty() }).await;
-        for pid in waiting(&database).await {
-            sqlx::query("SELECT pg_terminate_backend($1)").bind(pid).execute(&database.pool).await.unwrap();
-        }
-        drop(blocker);
-        let answer = append.await.unwrap();
-        if survives {
-            assert_eq!(answer.unwrap()[0].base_offset, 0);
-        } else {
-            let error = answer.unwrap_err();
-            assert!(matches!(error, AppendError::Unknown(_)), "{error}");
-        }
+async fn all_queues_together_are_bounded_too() {
+    let database = database().await;
+    let log = log_with(&database, LogOptions { queue_bytes_total: 100 << 10, ..LogOptions::default() });
+    let topic = log.create_topic(&plan("events", 4)).await.unwrap();
+    let blocker = block(&database).await;
+    let send = |partition| {
+        let (log, topic) = (log.clone(), topic.clone());
+        tokio::spawn(async move {
+            log.append(&topic, vec![record(None, "x".repeat(40 << 10))], to(partition)).await
+        })
+    };
+    let taken = [send(0), send(1)];
+    eventually("two appends wait", || async { waiting(&database).await.len() == 2 }).await;
+    let refused = send(2).await.unwrap().unwrap_err();
+    assert!(matches!(refused, AppendError::Overloaded { .. }), "{refused}");
+    drop(blocker);
+    for taken in taken {
+        taken.await.unwrap().unwrap();
     }
-    assert_eq!(read(&log, &topic, 0, 0).await.len(), 1);
+    send(2).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -428,84 +328,4 @@ async fn acks_decide_whether_a_commit_waits_for_the_disk() {
     let left_over: String =
         sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&database.pool).await.unwrap();
     assert_eq!(left_over, "on");
-}
-
-fn any_bytes() -> impl Strategy<Value = bytes::Bytes> {
-    prop_oneof![
-        any::<String>().prop_map(bytes::Bytes::from),
-        prop::collection::vec(any::<u8>(), 0..60).prop_map(bytes::Bytes::from),
-    ]
-}
-
-fn any_record() -> impl Strategy<Value = NewRecord> {
-    let header = (any::<String>(), any_bytes()).prop_map(|(name, value)| Header { name, value });
-    let headers = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(header, 0..4)];
-    let timestamp = prop_oneof![Just(None), any::<i64>().prop_map(Some)];
-    (prop::option::of(any_bytes()), headers, timestamp, any_bytes())
-        .prop_map(|(key, headers, timestamp, payload)| NewRecord { key, headers, timestamp, payload })
-}
-
-#[test]
-fn any_record_comes_back_as_it_went_in() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (_database, log, topic) = runtime.block_on(with_topic(3));
-    let topic: Arc<Topic> = topic;
-    let batches = prop::collection::vec(any_record(), 1..30);
-    let mut runner = TestRunner::new(Config::with_cases(100));
-    runner
-        .run(&batches, |batch| {
-            runtime.block_on(async {
-                let appended = log.append(&topic, batch.clone(), AppendOptions::default()).await.unwrap();
-                let mut found = Vec::new();
-                for part in appended {
-                    let fetched = log
-                        .fetch(&topic, part.partition, part.base_offset, FetchLimits::default())
-                        .await
-                        .unwrap();
-                    let stored = fetched.batches.into_iter().next().unwrap();
-                    assert_eq!(stored.base_offset, part.base_offset);
-                    for (offset, record) in (part.base_offset..).zip(stored.records.iter()) {
-                        assert_eq!((record.partition, record.offset), (part.partition, offset));
-                        found.push((stored.appended_at, record.clone()));
-                    }
-                }
-                prop_assert_eq!(found.len(), batch.len());
-                for wanted in batch {
-                    let place = found.iter().position(|(appended_at, found)| {
-                        found.key == wanted.key
-                            && found.payload == wanted.payload
-                            && found.headers == wanted.headers
-                            && found.timestamp == wanted.timestamp.unwrap_or(*appended_at)
-                    });
-                    prop_assert!(place.is_some(), "{:?} is not in {:?}", wanted, found);
-                    found.swap_remove(place.unwrap());
-                }
-                // SQL reads them too, whatever is in them.
-                sqlx::query("SELECT count(value), count(headers), max(ts) FROM topics.events")
-                    .execute(log.pool())
-                    .await
-                    .unwrap();
-                Ok(())
-            })
-        })
-        .unwrap();
-}
-
-proptest! {
-    #[test]
-    fn rows_cover_the_records_and_keep_their_limits(sizes in prop::collection::vec(0..300_000_usize, 0..60)) {
-        let block = bytes::Bytes::from(vec![0; 300_000]);
-        let batch: Vec<_> = sizes
-            .iter()
-            .map(|size| NewRecord { payload: block.slice(..*size), ..NewRecord::default() })
-            .collect();
-        let mut next = 0;
-        for row in super::rows(&batch) {
-            prop_assert_eq!(row.start, next);
-            prop_assert!(!row.is_empty() && row.len() <= ROW_RECORDS_MAX);
-            prop_assert!(batch[row.clone()].iter().map(NewRecord::size).sum::<usize>() <= ROW_BYTES_MAX);
-            next = row.end;
-        }
-        prop_assert_eq!(next, batch.len());
-    }
 }

@@ -216,13 +216,13 @@ impl Recipe {
             }
             if started.elapsed() > READY_WITHIN || !pool::is_passing(&error) {
                 self.leash.release();
-                return Err(PostmasterError::NotReady { reason: error.to_string(), log });
+                return Err(PostmasterError::NotReady { reason: pool::reason(&error), log });
             }
             if said.elapsed() > Duration::from_secs(3) {
                 said = Instant::now();
                 tracing::info!(
                     seconds = started.elapsed().as_secs(),
-                    %error,
+                    reason = pool::reason(&error),
                     "waiting for the embedded Postgres (after a crash it replays its log)"
                 );
             }

@@ -94,7 +94,10 @@ fn records_and_bytes_are_counted_with_keys_and_headers() {
         ..emission()
     };
     assert_eq!(emitted(vec![full.clone()], vec![]), "fine");
-    assert_has(&emitted(vec![full.clone(), Emission { payload: vec![0], ..emission() }], vec![]), "more than 100 B");
+    assert_has(
+        &emitted(vec![full.clone(), Emission { payload: vec![0], ..emission() }], vec![]),
+        "more than 100 B",
+    );
     assert_has(&emitted(vec![full], vec![rejected(0, "x")]), "more than 100 B");
 }
 

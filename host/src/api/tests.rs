@@ -1,0 +1,11 @@
+//! The API over real connections, on a real Postgres.
+
+mod host;
+
+mod asking;
+mod consuming;
+mod documents;
+mod guarding;
+mod producing;
+mod streaming;
+mod tables;
