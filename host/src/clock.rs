@@ -49,6 +49,14 @@ pub fn rfc3339(at: Micros) -> String {
     }
 }
 
+/// The same with another number of digits after the second, up to nine.
+pub fn rfc3339_with(at: Micros, digits: u8) -> String {
+    match jiff::Timestamp::from_microsecond(at) {
+        Ok(timestamp) => format!("{timestamp:.*}", usize::from(digits.min(9))),
+        Err(_) => format!("{at}us"),
+    }
+}
+
 /// Reads an RFC 3339 time.
 pub fn parse_rfc3339(text: &str) -> Option<Micros> {
     text.parse::<jiff::Timestamp>().ok().map(|timestamp| timestamp.as_microsecond())

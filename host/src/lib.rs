@@ -15,6 +15,8 @@ pub mod query;
 
 pub mod replay;
 
+pub mod archive;
+
 pub mod log;
 pub mod segments;
 

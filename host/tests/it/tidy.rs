@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline"],
     &["plugin", "tables", "query"],
     &["replay"],
+    &["archive"],
     &["log"],
     &["segments"],
     &["pg"],
