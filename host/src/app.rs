@@ -150,7 +150,7 @@ impl App {
         let services =
             Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
         let (bucket, query_cache) = (data_dir.path().join("bucket"), data_dir.private_dir("query-cache")?);
-        let queries = Queries::open(log.clone(), &bucket, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
+        let queries = Queries::open(replay.clone(), &bucket, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());

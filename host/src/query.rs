@@ -34,7 +34,7 @@ use answer::Sink;
 use hot::{HotFiles, HotOptions};
 use protocol::{Job, Limits};
 
-use crate::log::Log;
+use crate::replay::Replay;
 
 /// Bounds of queries.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ pub struct Queries {
 
 #[derive(Debug)]
 struct Shared {
-    log: Log,
+    replay: Replay,
     hot: HotFiles,
     options: QueryOptions,
     worker: PathBuf,
@@ -111,18 +111,18 @@ struct Shared {
 
 impl Queries {
     /// `root` is the bucket's folder; `cache` a folder for this alone, which is emptied.
-    pub fn open(log: Log, root: &Path, cache: &Path, options: QueryOptions) -> io::Result<Self> {
+    pub fn open(replay: Replay, root: &Path, cache: &Path, options: QueryOptions) -> io::Result<Self> {
         // The child works in the bucket, and DuckDB compares paths.
         std::fs::create_dir_all(root)?;
         std::fs::create_dir_all(cache)?;
         let (root, cache) = (root.canonicalize()?, cache.canonicalize()?);
-        let hot = HotFiles::open(log.clone(), HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?;
+        let hot = HotFiles::open(replay.clone(), HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?;
         let worker = worker::find()?;
         if !worker.is_file() {
             tracing::warn!(path = %worker.display(), "queries will be refused: their program is missing");
         }
         let shared = Shared {
-            log,
+            replay,
             hot,
             worker,
             root,
@@ -171,7 +171,7 @@ impl Queries {
         let deadline = Duration::from_millis(limits.deadline_ms);
         let started = Instant::now();
         // What was collected until then is kept, so the same query gets further the next time.
-        let gathering = views::gather(&shared.log, &shared.hot, &shared.root, &query.sql);
+        let gathering = views::gather(shared.replay.log(), &shared.hot, &shared.root, &query.sql);
         let gathered = tokio::time::timeout(deadline, gathering).await.map_err(|_| QueryError::Deadline(deadline))??;
         limits.deadline_ms = milliseconds(deadline.saturating_sub(started.elapsed())).max(1);
         let job = Job {

@@ -1,8 +1,8 @@
 //! Records that are not archived yet, as Parquet files in the query cache.
 //!
 //! DuckDB reads files, so what is only in Postgres is written into files with the columns of the archive, piece by piece:
-//! a query adds what was appended since the last one. Reads are short ([`Log::fetch`]), so no query holds a snapshot of
-//! Postgres. A file that a query uses stays until the query ends; it goes when the archive has its records, when it is
+//! a query adds what was appended since the last one. Reads are short, through [`Replay`], so no query holds a snapshot
+//! of Postgres. A file that a query uses stays until the query ends; it goes when the archive has its records, when it is
 //! merged into a larger one, or when room is needed. The folder is emptied at start: all of it can be made anew.
 //!
 //! Bounds: bytes of all files ([`HotOptions::bytes`]); records in memory at a time, per partition being read
@@ -15,10 +15,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::ids::{Offset, Partition, TopicId, TopicPartition};
-use crate::log::{FetchError, FetchLimits, Log, Topic};
-use crate::record::Record;
+use crate::log::{FetchError, FetchLimits, Topic};
+use crate::record::{Record, StoredBatch};
+use crate::replay::{Replay, ReplayError};
 
 use super::error::QueryError;
 use super::protocol::Range;
@@ -40,7 +42,7 @@ pub struct HotOptions {
 /// The files of all topics.
 #[derive(Debug)]
 pub struct HotFiles {
-    log: Log,
+    replay: Replay,
     options: HotOptions,
     /// Bytes of the files that exist, kept by the files themselves.
     used: Arc<AtomicU64>,
@@ -62,13 +64,13 @@ pub enum HotError {
 
 impl HotFiles {
     /// Makes the folder, empty.
-    pub fn open(log: Log, options: HotOptions) -> io::Result<Self> {
+    pub fn open(replay: Replay, options: HotOptions) -> io::Result<Self> {
         if options.folder.exists() {
             std::fs::remove_dir_all(&options.folder)?;
         }
         std::fs::create_dir_all(&options.folder)?;
         Ok(Self {
-            log,
+            replay,
             options,
             used: Arc::default(),
             number: AtomicU64::default(),
@@ -133,46 +135,43 @@ impl HotFiles {
         end: Offset,
     ) -> Result<Chunk, HotError> {
         let end = end.min(first + CHUNK_RECORDS);
-        let records = self.read(topic, partition, first, end).await?;
+        let batches = self.read(topic, partition, first, end).await?;
         self.make_room()?;
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let path = self.options.folder.join(format!("{}-{partition}-{first}-{number}.parquet", topic.name));
         let (topic, used) = (topic.clone(), self.used.clone());
-        let written = tokio::task::spawn_blocking(move || Chunk::write(&topic, &records, path, used)).await;
+        let written = tokio::task::spawn_blocking(move || Chunk::write(&topic, &batches, path, used)).await;
         let written = written.map_err(|error| error.to_string()).and_then(|written| written);
         written.map_err(|error| HotError::Failed(QueryError::Hot(error)))
     }
 
-    /// The records `first..end`, fewer if they are large, at least one.
+    /// Batches with the records `first..end`, fewer if they are large, at least one.
     async fn read(
         &self,
-        topic: &Topic,
+        topic: &Arc<Topic>,
         partition: Partition,
         first: Offset,
         end: Offset,
-    ) -> Result<Vec<Record>, HotError> {
-        let (mut records, mut bytes, mut at) = (Vec::new(), 0, first);
+    ) -> Result<Vec<StoredBatch>, HotError> {
+        let (mut batches, mut bytes, mut at) = (Vec::new(), 0, first);
+        let mut cursor = self.replay.cursor(topic.clone(), vec![(partition, first)], READ);
         while at < end && bytes < CHUNK_BYTES {
-            let fetched = self.log.fetch(topic, partition, at, READ).await.map_err(|error| match error {
-                FetchError::OutOfRange { .. } => HotError::Gone,
-                error => HotError::Failed(QueryError::Hot(error.to_string())),
-            })?;
-            if fetched.batches.is_empty() {
-                return Err(HotError::Failed(QueryError::Hot(format!(
-                    "offsets from {at} on of partition {partition} of topic {} are not there yet",
-                    topic.name
-                ))));
-            }
-            for batch in fetched.batches {
-                let wanted = batch.records.iter().filter(|record| record.offset < end);
-                for record in wanted {
-                    bytes += record.size();
-                    records.push(record.clone());
+            match cursor.next(Duration::ZERO).await {
+                Ok(Some(batch)) => {
+                    let batch = cut(batch, end);
+                    bytes += batch.records.iter().map(Record::size).sum::<usize>();
+                    at = batch.next_offset();
+                    batches.push(batch);
                 }
-                at = batch.next_offset();
+                Ok(None) => {
+                    let missing = format!("offset {at} of partition {partition} of topic {} is not there", topic.name);
+                    return Err(HotError::Failed(QueryError::Hot(missing)));
+                }
+                Err(ReplayError { source: FetchError::OutOfRange { .. }, .. }) => return Err(HotError::Gone),
+                Err(error) => return Err(HotError::Failed(QueryError::Hot(error.to_string()))),
             }
         }
-        Ok(records)
+        Ok(batches)
     }
 
     /// Lets files go that no query uses, if the files are as large as they may be.
@@ -195,6 +194,16 @@ impl HotFiles {
             ))));
         }
         Ok(())
+    }
+}
+
+/// The records of a batch before `end`.
+fn cut(batch: StoredBatch, end: Offset) -> StoredBatch {
+    match usize::try_from(end.saturating_sub(batch.base_offset)) {
+        Ok(wanted) if wanted < batch.records.len() => {
+            StoredBatch { records: batch.records[..wanted].into(), ..batch }
+        }
+        _ => batch,
     }
 }
 

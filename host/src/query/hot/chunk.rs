@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::archive::parquet::{self, Layout};
-use crate::ids::Offset;
+use crate::ids::{Offset, Partition};
 use crate::log::Topic;
 use crate::query::protocol::Range;
-use crate::record::Record;
+use crate::record::StoredBatch;
 
 /// The records `first..next` of a partition.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub struct Chunk {
     pub path: PathBuf,
     pub first: Offset,
     pub next: Offset,
-    partition: crate::ids::Partition,
+    partition: Partition,
     /// The declared fields that it was written with.
     schema: Option<serde_json::Value>,
     bytes: u64,
@@ -24,20 +24,21 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// Writes records, which follow one another. Blocks.
-    pub fn write(topic: &Topic, records: &[Record], path: PathBuf, used: Arc<AtomicU64>) -> Result<Self, String> {
-        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+    /// Writes batches, which follow one another. Blocks.
+    pub fn write(topic: &Topic, batches: &[StoredBatch], path: PathBuf, used: Arc<AtomicU64>) -> Result<Self, String> {
+        let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
             return Err("there are no records to write".to_string());
         };
-        let encoded = parquet::encode(&Layout::of(topic), records.iter(), &path).map_err(|error| error.to_string())?;
-        used.fetch_add(encoded.bytes, Ordering::Relaxed);
+        let encoded = parquet::encode(&Layout::of(topic), batches, &path).map_err(|error| error.to_string())?;
+        let bytes = encoded.map_or(0, |encoded| encoded.bytes);
+        used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Self {
             path,
-            first: first.offset,
-            next: last.offset + 1,
+            first: first.base_offset,
+            next: last.next_offset(),
             partition: first.partition,
             schema: topic.schema.clone(),
-            bytes: encoded.bytes,
+            bytes,
             used,
         })
     }
