@@ -15,6 +15,7 @@ mod catalog;
 mod child;
 pub mod error;
 mod hot;
+mod objects;
 pub mod protocol;
 mod views;
 mod worker;
@@ -32,8 +33,11 @@ pub use protocol::AnswerFormat;
 
 use answer::Sink;
 use hot::{HotFiles, HotOptions};
+use objects::Objects;
 use protocol::{Job, Limits};
+use views::Sources;
 
+use crate::archive::store::Bucket;
 use crate::replay::Replay;
 
 /// Bounds of queries.
@@ -57,6 +61,8 @@ pub struct QueryOptions {
     pub threads: u32,
     /// Bytes of files with records that are not archived yet.
     pub hot_bytes: u64,
+    /// Bytes of archived objects that are kept here, where the bucket is elsewhere.
+    pub mirror_bytes: u64,
 }
 
 impl Default for QueryOptions {
@@ -73,6 +79,7 @@ impl Default for QueryOptions {
             memory: 512 << 20,
             threads: u32::try_from(cores.min(4)).unwrap_or(1),
             hot_bytes: 2 << 30,
+            mirror_bytes: 20 << 30,
         }
     }
 }
@@ -96,12 +103,9 @@ pub struct Queries {
 
 #[derive(Debug)]
 struct Shared {
-    replay: Replay,
-    hot: HotFiles,
+    sources: Sources,
     options: QueryOptions,
     worker: PathBuf,
-    /// The bucket's root.
-    root: PathBuf,
     /// For answers that are files.
     cache: PathBuf,
     /// Places for queries that run or wait.
@@ -110,22 +114,23 @@ struct Shared {
 }
 
 impl Queries {
-    /// `root` is the bucket's folder; `cache` a folder for this alone, which is emptied.
-    pub fn open(replay: Replay, root: &Path, cache: &Path, options: QueryOptions) -> io::Result<Self> {
-        // The child works in the bucket, and DuckDB compares paths.
-        std::fs::create_dir_all(root)?;
+    /// `cache` is a folder for queries alone.
+    pub fn open(replay: Replay, bucket: Bucket, cache: &Path, options: QueryOptions) -> io::Result<Self> {
         std::fs::create_dir_all(cache)?;
-        let (root, cache) = (root.canonicalize()?, cache.canonicalize()?);
-        let hot = HotFiles::open(replay.clone(), HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?;
+        // DuckDB compares paths.
+        let cache = cache.canonicalize()?;
+        let sources = Sources {
+            log: replay.log().clone(),
+            hot: HotFiles::open(replay, HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?,
+            objects: Objects::open(bucket, &cache, options.mirror_bytes)?,
+        };
         let worker = worker::find()?;
         if !worker.is_file() {
             tracing::warn!(path = %worker.display(), "queries will be refused: their program is missing");
         }
         let shared = Shared {
-            replay,
-            hot,
+            sources,
             worker,
-            root,
             cache,
             places: Arc::new(Semaphore::new(options.concurrent + options.waiting)),
             turns: Arc::new(Semaphore::new(options.concurrent)),
@@ -171,12 +176,12 @@ impl Queries {
         let deadline = Duration::from_millis(limits.deadline_ms);
         let started = Instant::now();
         // What was collected until then is kept, so the same query gets further the next time.
-        let gathering = views::gather(shared.replay.log(), &shared.hot, &shared.root, &query.sql);
+        let gathering = shared.sources.gather(&query.sql);
         let gathered = tokio::time::timeout(deadline, gathering).await.map_err(|_| QueryError::Deadline(deadline))??;
         limits.deadline_ms = milliseconds(deadline.saturating_sub(started.elapsed())).max(1);
         let job = Job {
             sql: query.sql.clone(),
-            root: shared.root.clone(),
+            root: shared.sources.objects.root().to_path_buf(),
             views: gathered.views,
             format: query.format,
             limits,
@@ -184,7 +189,7 @@ impl Queries {
         let mut sink =
             Sink::new(query.format, &shared.cache).map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
         let ended = child::run(&shared.worker, &job, &mut sink).await;
-        drop(gathered.hot);
+        drop(gathered.held);
         let ended = ended.map_err(|error| match error {
             QueryError::Deadline(_) => QueryError::Deadline(deadline),
             error => error,

@@ -130,7 +130,9 @@ fn refusal(error: QueryError, sql: &str) -> ApiError {
             .hint("try again in a moment"),
         QueryError::NoWorker(_) => ApiError::unavailable("query_unavailable", message)
             .hint("install tidemill-query beside tidemill (`cargo build` makes both)"),
-        QueryError::Hot(_) => ApiError::unavailable("query_unavailable", message).hint("try again in a moment"),
+        QueryError::Hot(_) | QueryError::Archive(_) => {
+            ApiError::unavailable("query_unavailable", message).hint("try again in a moment")
+        }
         QueryError::Log(error) => error.into(),
         QueryError::Process(_) => {
             tracing::error!(%message, "a query failed");

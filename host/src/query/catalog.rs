@@ -15,20 +15,31 @@ use crate::ids::{Offset, Partition, TopicId};
 /// What a topic held at the moment of the snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// Paths of objects, from the bucket's root.
-    pub objects: Vec<String>,
+    pub objects: Vec<Object>,
     /// Records that are in no object.
     pub hot: Vec<Range>,
 }
 
+/// An object of the archive.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    /// From the bucket's root.
+    pub path: String,
+    pub bytes: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
 const SNAPSHOT: &str = "
-    SELECT c.topic_id, c.partition, coalesce(s.start_offset, 0), c.next_offset, o.firsts, o.nexts, o.paths
+    SELECT c.topic_id, c.partition, coalesce(s.start_offset, 0), c.next_offset, o.firsts, o.nexts, o.paths, o.sizes, o.hashes
     FROM tidemill.log_counter c
     LEFT JOIN tidemill.log_start s USING (topic_id, partition)
     LEFT JOIN LATERAL (
         SELECT array_agg(first_offset ORDER BY first_offset) AS firsts,
                array_agg(next_offset ORDER BY first_offset) AS nexts,
-               array_agg(path ORDER BY first_offset) AS paths
+               array_agg(path ORDER BY first_offset) AS paths,
+               array_agg(bytes ORDER BY first_offset) AS sizes,
+               array_agg(sha256 ORDER BY first_offset) AS hashes
         FROM tidemill.objects WHERE topic_id = c.topic_id AND partition = c.partition
     ) o ON true
     WHERE c.topic_id = ANY($1) ORDER BY c.topic_id, c.partition";
@@ -42,15 +53,32 @@ pub async fn snapshot(pool: &PgPool, topics: &[TopicId]) -> Result<HashMap<Topic
         let holding = holdings.entry(TopicId(row.try_get(0)?)).or_default();
         let partition = row.try_get::<i32, _>(1)?.cast_unsigned();
         let (start, next) = (row.try_get::<i64, _>(2)?.cast_unsigned(), row.try_get::<i64, _>(3)?.cast_unsigned());
-        let offsets = |column: usize| -> Result<Vec<Offset>, sqlx::Error> {
+        let numbers = |column: usize| -> Result<Vec<u64>, sqlx::Error> {
             let given: Option<Vec<i64>> = row.try_get(column)?;
             Ok(given.unwrap_or_default().into_iter().map(i64::cast_unsigned).collect())
         };
-        let archived: Vec<(Offset, Offset)> = offsets(4)?.into_iter().zip(offsets(5)?).collect();
-        holding.objects.extend(row.try_get::<Option<Vec<String>>, _>(6)?.unwrap_or_default());
+        let archived: Vec<(Offset, Offset)> = numbers(4)?.into_iter().zip(numbers(5)?).collect();
+        let texts = |column: usize| -> Result<Vec<String>, sqlx::Error> {
+            Ok(row.try_get::<Option<Vec<String>>, _>(column)?.unwrap_or_default())
+        };
+        let named = texts(6)?.into_iter().zip(numbers(7)?).zip(texts(8)?);
+        holding.objects.extend(named.map(|((path, bytes), sha256)| Object { path, bytes, sha256 }));
         holding.hot.extend(gaps(partition, start, next, &archived));
     }
     Ok(holdings)
+}
+
+/// All objects that there are.
+pub async fn objects(pool: &PgPool) -> Result<Vec<Object>, sqlx::Error> {
+    let rows = sqlx::query("SELECT path, bytes, sha256 FROM tidemill.objects").fetch_all(pool).await?;
+    let object = |row: &sqlx::postgres::PgRow| -> Result<Object, sqlx::Error> {
+        Ok(Object {
+            path: row.try_get(0)?,
+            bytes: row.try_get::<i64, _>(1)?.cast_unsigned(),
+            sha256: row.try_get(2)?,
+        })
+    };
+    rows.iter().map(object).collect()
 }
 
 /// What of `start..next` is in none of the ranges, which are in order of their starts.

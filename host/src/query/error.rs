@@ -29,6 +29,8 @@ pub enum QueryError {
     NoWorker(PathBuf),
     #[error("records that are not archived yet cannot be read: {0}")]
     Hot(String),
+    #[error("archived records cannot be read: {0}")]
+    Archive(String),
     #[error(transparent)]
     Log(#[from] LogError),
     /// The child ended in a way that it should not.
