@@ -196,6 +196,7 @@ impl<'a> Task<'a> {
         effects.refused += refused.len();
         for (index, reason) in refused {
             let Some(record) = batch.get(index) else { continue };
+            let reason = self.stage.plan.config.scrub(&reason);
             if self.stage.on_error() == OnError::Stop {
                 return self.stop_before(batch, index, reason);
             }
@@ -291,14 +292,15 @@ impl<'a> Task<'a> {
         error: CallError,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
+        let words = self.stage.words(&error);
         let kind = match &error {
             CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
-                return Err(StageError::Fatal(error.to_string()));
+                return Err(StageError::Fatal(words));
             }
             CallError::Retry { after, .. } => {
                 let wait = after.unwrap_or_else(|| self.backoff.pause());
                 self.attempts += 1;
-                self.set(State::Backoff, Some(error.to_string()));
+                self.set(State::Backoff, Some(words));
                 stopped(token, wait).await;
                 return Ok(());
             }
@@ -306,19 +308,25 @@ impl<'a> Task<'a> {
             CallError::Deadline { .. } => DeadKind::Deadline,
             CallError::Memory { .. } => DeadKind::Memory,
             CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(error.to_string())),
+            _ => return Err(StageError::Again(words)),
         };
         let stage = self.stage.label();
-        tracing::warn!(stage, offset = self.offset, records = batch.len(), %error, "the plugin failed on a batch");
+        tracing::warn!(
+            stage,
+            offset = self.offset,
+            records = batch.len(),
+            error = words,
+            "the plugin failed on a batch"
+        );
         if batch.len() > 1 {
             self.size = batch.len().div_ceil(2);
             return Ok(());
         }
         self.attempts += 1;
         if self.attempts >= self.stage.plan.max_attempts {
-            return self.give_up_first(batch, kind, error.to_string(), token).await;
+            return self.give_up_first(batch, kind, words, token).await;
         }
-        self.set(State::Backoff, Some(error.to_string()));
+        self.set(State::Backoff, Some(words));
         stopped(token, self.backoff.pause()).await;
         Ok(())
     }
