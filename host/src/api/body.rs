@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::config::units;
 
 /// Largest body of an append.
 pub const MAX_APPEND: usize = 8 << 20;
@@ -112,9 +113,12 @@ fn parse_length(value: &HeaderValue) -> Result<usize, ApiError> {
 }
 
 fn too_large(limit: usize) -> ApiError {
-    ApiError::too_large("body_too_large", format!("the body is larger than {} KiB", limit / KIB))
-        .hint("send smaller batches")
-        .close()
+    ApiError::too_large(
+        "body_too_large",
+        format!("the body is larger than {}", units::show_size(limit as u64)),
+    )
+    .hint("send smaller batches")
+    .close()
 }
 
 fn stalled() -> ApiError {

@@ -96,8 +96,8 @@ pub async fn produce(
     };
     let appended = append(&state, &wanted.topic, placed, wanted.partition, wanted.producer).await?;
     let answer = Answer::new(&wanted.topic, &appended);
-    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone())
-        .increment(answer.records);
+    let stored: u64 = appended.iter().filter(|a| !a.duplicate).map(|a| a.next_offset - a.base_offset).sum();
+    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone()).increment(stored);
     Ok(Json(answer))
 }
 

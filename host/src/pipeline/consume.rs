@@ -187,10 +187,13 @@ impl<'a> Task<'a> {
         effects.refused += refused.len();
         for (index, reason) in refused {
             let Some(record) = batch.get(index) else { continue };
+            let reason = self.stage.plan.config.scrub(&reason);
             if self.stage.on_error() == OnError::Stop {
-                return self.stop_before(batch, index, reason, token).await;
+                return self.stop_before(batch, index, reason);
             }
-            self.give_up(&mut effects, record, DeadKind::Reject, reason);
+            // Only the first message of a batch may have been delivered before.
+            let attempts = if index == 0 { self.attempts + 1 } else { 1 };
+            self.give_up(&mut effects, record, DeadKind::Reject, reason, attempts);
         }
         self.store(batch.len(), effects, token).await?;
         self.size = (self.size * 2).min(self.stage.plan.batch.records as usize);
@@ -214,25 +217,14 @@ impl<'a> Task<'a> {
         Ok(())
     }
 
-    fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String) {
+    fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String, attempts: u32) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter {
-                record: record.clone(),
-                kind,
-                error,
-                attempts: self.attempts + 1,
-            });
+            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts });
         }
     }
 
     /// `on_error = "stop"`: what comes before the message is processed, then the stage stops in front of it.
-    async fn stop_before(
-        &mut self,
-        batch: &[Record],
-        index: usize,
-        reason: String,
-        _token: &CancellationToken,
-    ) -> Result<(), StageError> {
+    fn stop_before(&mut self, batch: &[Record], index: usize, reason: String) -> Result<(), StageError> {
         if index > 0 {
             self.size = index;
             return Ok(());
@@ -276,15 +268,12 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         if self.stage.on_error() == OnError::Stop {
-            return self.stop_before(batch, 0, reason, token).await;
+            return self.stop_before(batch, 0, reason);
         }
         let mut effects = Effects { refused: 1, ..Effects::default() };
         tracing::warn!(stage = self.stage.label(), offset = batch[0].offset, reason, "message given up");
-        self.attempts -= 1;
-        self.give_up(&mut effects, &batch[0], kind, reason);
-        self.store(1, effects, token).await?;
-        self.size = self.size.max(1);
-        Ok(())
+        self.give_up(&mut effects, &batch[0], kind, reason, self.attempts);
+        self.store(1, effects, token).await
     }
 
     /// The call itself failed.
@@ -294,14 +283,15 @@ impl<'a> Task<'a> {
         error: CallError,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
+        let words = self.stage.words(&error);
         let kind = match &error {
             CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
-                return Err(StageError::Fatal(error.to_string()));
+                return Err(StageError::Fatal(words));
             }
             CallError::Retry { after, .. } => {
                 let wait = after.unwrap_or_else(|| self.backoff.pause());
                 self.attempts += 1;
-                self.set(State::Backoff, Some(error.to_string()));
+                self.set(State::Backoff, Some(words));
                 stopped(token, wait).await;
                 return Ok(());
             }
@@ -309,19 +299,25 @@ impl<'a> Task<'a> {
             CallError::Deadline { .. } => DeadKind::Deadline,
             CallError::Memory { .. } => DeadKind::Memory,
             CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(error.to_string())),
+            _ => return Err(StageError::Again(words)),
         };
         let stage = self.stage.label();
-        tracing::warn!(stage, offset = self.offset, records = batch.len(), %error, "the plugin failed on a batch");
+        tracing::warn!(
+            stage,
+            offset = self.offset,
+            records = batch.len(),
+            error = words,
+            "the plugin failed on a batch"
+        );
         if batch.len() > 1 {
             self.size = batch.len().div_ceil(2);
             return Ok(());
         }
         self.attempts += 1;
         if self.attempts >= self.stage.plan.max_attempts {
-            return self.give_up_first(batch, kind, error.to_string(), token).await;
+            return self.give_up_first(batch, kind, words, token).await;
         }
-        self.set(State::Backoff, Some(error.to_string()));
+        self.set(State::Backoff, Some(words));
         stopped(token, self.backoff.pause()).await;
         Ok(())
     }

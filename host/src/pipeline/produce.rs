@@ -97,15 +97,16 @@ async fn after_failure(
     error: CallError,
     backoff: &mut Backoff,
 ) -> Result<Duration, StageError> {
+    let words = stage.words(&error);
     let wait = match &error {
         CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
-            return Err(StageError::Fatal(error.to_string()));
+            return Err(StageError::Fatal(words));
         }
         CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
         _ => backoff.pause(),
     };
-    tracing::warn!(stage = stage.label(), %error, "the producer failed");
-    stage.cell.set(0, State::Backoff, Some(error.to_string()));
+    tracing::warn!(stage = stage.label(), error = words, "the producer failed");
+    stage.cell.set(0, State::Backoff, Some(words));
     if instance.poisoned() {
         *instance = stage.instantiate().await?;
     }

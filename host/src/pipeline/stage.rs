@@ -66,14 +66,19 @@ impl Stage {
         self.plan.on_error
     }
 
+    /// An error in words that may be logged and shown: a plugin may quote its config, secrets and all.
+    pub fn words(&self, error: &CallError) -> String {
+        self.plan.config.scrub(&error.to_string())
+    }
+
     /// A fresh, configured instance.
     pub async fn instantiate(&self) -> Result<Instance, StageError> {
         self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(
             |error| match error {
                 CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
-                    StageError::Fatal(error.to_string())
+                    StageError::Fatal(self.words(&error))
                 }
-                error => StageError::Again(error.to_string()),
+                error => StageError::Again(self.words(&error)),
             },
         )
     }
