@@ -7,6 +7,7 @@
 )]
 
 mod aircraft;
+mod archive;
 mod bad_input;
 mod files;
 mod refusals;
