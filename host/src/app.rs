@@ -107,6 +107,7 @@ impl App {
     /// Starts everything, or takes down what was started and says what is wrong.
     pub async fn start(options: AppOptions, plan: Plan) -> Result<Self, AppError> {
         let data_dir = DataDir::open(&options.data_dir)?;
+        let bucket = bucket(&options, &data_dir)?;
         let listener = listen(&options).await?;
         let server = match &options.database_url {
             Some(_) => None,
@@ -116,7 +117,7 @@ impl App {
                 Some(EmbeddedServer::start(&data_dir, embedded).await?)
             }
         };
-        match Self::build(options, plan, data_dir, listener, &server).await {
+        match Self::build(options, plan, data_dir, bucket, listener, &server).await {
             Ok(app) => Ok(Self { server, ..app }),
             Err(error) => {
                 if let Some(server) = server
@@ -133,6 +134,7 @@ impl App {
         options: AppOptions,
         plan: Plan,
         data_dir: DataDir,
+        bucket: Bucket,
         listener: TcpListener,
         server: &Option<EmbeddedServer>,
     ) -> Result<Self, AppError> {
@@ -179,8 +181,6 @@ impl App {
                 allowed_hosts: options.allowed_hosts,
             },
         );
-        let bucket = options.bucket.unwrap_or_else(|| data_dir.path().join("bucket").display().to_string());
-        let bucket = Bucket::open(&bucket, &BucketOptions::default())?;
         let bucket_url = bucket.url().to_owned();
         let work = data_dir.private_dir("archive-work")?;
         let archiver = Archiver::new(log.clone(), bucket, host.clone(), work, options.archiver)?;
@@ -240,6 +240,11 @@ impl App {
             tracing::warn!(%error, "the embedded Postgres was not stopped; the next start finds it");
         }
     }
+}
+
+fn bucket(options: &AppOptions, data_dir: &DataDir) -> Result<Bucket, BucketError> {
+    let folder = || data_dir.path().join("bucket").display().to_string();
+    Bucket::open(&options.bucket.clone().unwrap_or_else(folder), &BucketOptions::default())
 }
 
 async fn listen(options: &AppOptions) -> Result<TcpListener, AppError> {
