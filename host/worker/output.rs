@@ -18,9 +18,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Standard output, without the line buffer that it has in Rust.
+    /// Takes standard output for frames alone. What else is printed there, as DuckDB's own log can be, goes to standard
+    /// error from then on.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { pipe: File::from(io::stdout().as_fd().try_clone_to_owned()?), waiting: Vec::new() })
+        let pipe = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        rustix::stdio::dup2_stdout(io::stderr())?;
+        Ok(Self { pipe, waiting: Vec::new() })
     }
 
     /// Sends data that waits, then this frame.

@@ -184,6 +184,12 @@ pub fn failure_of(error: duckdb::Error) -> Failure {
         duckdb::Error::DuckDBFailure(_, Some(text)) => text,
         other => return internal(other),
     };
+    if text.starts_with("INTERNAL") {
+        // What follows is a list of addresses in this process.
+        let first = text.lines().next().unwrap_or_default();
+        let message = format!("DuckDB failed on it: {}", first.trim_start_matches("INTERNAL Error: "));
+        return Failure { kind: FailureKind::Query, message, position: None };
+    }
     let told = text.find('{').and_then(|at| serde_json::from_str::<Told>(&text[at..]).ok());
     let Some(told) = told else {
         return Failure { kind: FailureKind::Query, message: text, position: None };

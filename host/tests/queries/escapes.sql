@@ -289,11 +289,20 @@ SELECT * FROM read_text('hf://datasets/x/y')
 -- forbidden: the cloud's address for secrets
 SELECT * FROM read_text('http://169.254.169.254/latest/meta-data/')
 
+-- forbidden: what is installed
+SELECT extension_name FROM duckdb_extensions() WHERE loaded
+
 -- refused: what only DuckDB's own command line has
 SELECT getenv('PATH')
 
 -- refused: memory of the process
 SELECT * FROM arrow_scan(1, 2, 3)
+
+-- refused
+SELECT * FROM arrow_scan(1::POINTER, 2::POINTER, 3::POINTER)
+
+-- refused
+SELECT * FROM arrow_scan_dumb(1::UBIGINT::POINTER, 2::UBIGINT::POINTER, 3::UBIGINT::POINTER)
 
 -- refused: other databases
 SELECT * FROM postgres_scan('host=127.0.0.1 port={port}', 'public', 't')
@@ -308,10 +317,25 @@ SELECT name, value FROM duckdb_settings() WHERE name IN ('enable_external_access
 SELECT * FROM duckdb_secrets()
 
 -- harmless
-SELECT * FROM pragma_database_list()
+SELECT database_name, path FROM duckdb_databases()
 
--- harmless: what is loaded
-SELECT extension_name FROM duckdb_extensions() WHERE loaded
+-- harmless: a function that DuckDB lets a SELECT call although settings are locked; it would write files if it could
+SELECT * FROM enable_logging(storage = 'file', storage_path = '{archive}')
+
+-- harmless
+SELECT * FROM enable_logging(storage = 'file', storage_path = '{outside}'), read_parquet('archive/**/*.parquet')
+
+-- harmless: a log among the frames of the answer
+SELECT * FROM enable_logging(level = 'trace', storage = 'stdout'), range(3)
+
+-- refused: DuckDB fails when it cannot write the file
+SELECT * FROM enable_profiling(format = 'json', save_location = '{archive}/profile.json')
+
+-- harmless
+FROM checkpoint()
+
+-- harmless
+FROM force_checkpoint()
 
 -- harmless: the tables are the topics
 SHOW TABLES
