@@ -79,6 +79,14 @@ CREATE TABLE tidemill.tombstones (
 );
 CREATE INDEX tombstones_by_offset ON tidemill.tombstones (table_id, partition, c_offset);
 
+-- Up to where they have been forgotten: a reader that was away for longer needs a new snapshot.
+CREATE TABLE tidemill.tombstone_floors (
+    table_id  int NOT NULL CONSTRAINT tombstone_floors_table REFERENCES tidemill.tables ON DELETE CASCADE,
+    partition int NOT NULL,
+    c_offset  bigint NOT NULL,
+    CONSTRAINT tombstone_floors_pk PRIMARY KEY (table_id, partition)
+);
+
 CREATE TABLE tidemill.hosts (
     host_id    text NOT NULL CONSTRAINT hosts_pk PRIMARY KEY,
     version    text NOT NULL,

@@ -268,11 +268,20 @@ impl Maintainer {
         .bind(self.options.forget_producers_after.as_secs_f64())
         .execute(&self.pool)
         .await?;
-        let tombstones = sqlx::query(
-            "DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)",
+        let tombstones: i64 = sqlx::query_scalar(
+            "WITH gone AS (
+                 DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+                 RETURNING table_id, partition, c_offset
+             ), floors AS (
+                 INSERT INTO tidemill.tombstone_floors AS f (table_id, partition, c_offset)
+                 SELECT table_id, partition, max(c_offset) FROM gone GROUP BY 1, 2
+                 ON CONFLICT ON CONSTRAINT tombstone_floors_pk DO UPDATE
+                    SET c_offset = greatest(f.c_offset, excluded.c_offset)
+             )
+             SELECT count(*) FROM gone",
         )
         .bind(self.options.forget_tombstones_after.as_secs_f64())
-        .execute(&self.pool)
+        .fetch_one(&self.pool)
         .await?;
         let segments = sqlx::query(
             "DELETE FROM tidemill.segments s USING tidemill.topics t WHERE t.topic_id = s.topic_id AND NOT t.archive \
@@ -280,7 +289,7 @@ impl Maintainer {
         )
         .execute(&self.pool)
         .await?;
-        Ok(producers.rows_affected() + tombstones.rows_affected() + segments.rows_affected())
+        Ok(producers.rows_affected() + tombstones.max(0) as u64 + segments.rows_affected())
     }
 }
 

@@ -288,6 +288,19 @@ impl Tables {
         }
         let (partitions, offsets): (Vec<i32>, Vec<i64>) =
             since.iter().map(|(partition, next)| (partition as i32, next as i64)).unzip();
+        let forgotten: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM tidemill.tombstone_floors f
+                              JOIN unnest($2::int[], $3::bigint[]) AS s(partition, next) ON f.partition = s.partition
+                             WHERE f.table_id = $1 AND f.c_offset >= s.next)",
+        )
+        .bind(table.id)
+        .bind(&partitions)
+        .bind(&offsets)
+        .fetch_one(&mut *transaction)
+        .await?;
+        if forgotten {
+            return Ok(None);
+        }
         let upserts = sqlx::query_scalar(AssertSqlSafe(table.sql.changed.clone()))
             .bind(&partitions)
             .bind(&offsets)
@@ -359,3 +372,6 @@ async fn position_of(connection: &mut sqlx::PgConnection, table: &Table) -> Resu
     }
     Ok(Position::from(offsets))
 }
+
+#[cfg(test)]
+mod tests;

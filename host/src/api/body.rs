@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use crate::config::units;
 
 /// Largest body of an append.
 pub const MAX_APPEND: usize = 8 << 20;
@@ -23,8 +24,9 @@ const MAX_IN_FLIGHT: usize = 128 << 20;
 const KIB: usize = 1 << 10;
 /// A client that sends nothing for so long is given up.
 const STALLED_READ: Duration = Duration::from_secs(30);
-/// How much of a refused body is read and thrown away, so that the client sees the answer instead of a reset, and for
-/// how long.
+/// Nor may it take longer than this in all, however steadily it trickles.
+const MAX_READING: Duration = Duration::from_secs(120);
+/// How much of a refused body is thrown away at most, and for how long.
 const MAX_DRAINED: usize = 256 << 20;
 const MAX_DRAINING: Duration = Duration::from_secs(5);
 
@@ -53,22 +55,20 @@ impl BodyBudget {
             None => None,
         };
         if declared.is_some_and(|length| length > limit) {
-            // A client that waits for leave to send has sent nothing yet.
-            if !headers.contains_key(EXPECT) {
-                drain(body).await;
-            }
+            discard(headers, body).await;
             return Err(too_large(limit));
         }
         let room = declared.unwrap_or(limit).div_ceil(KIB).max(1);
-        let share = u32::try_from(room)
-            .ok()
-            .and_then(|room| self.0.clone().try_acquire_many_owned(room).ok())
-            .ok_or_else(|| {
-                ApiError::unavailable("busy", "too much is being sent at a time")
-                    .hint("try again in a moment")
-                    .close()
-            })?;
-        let bytes = collect(body, declared.unwrap_or(0), limit).await?;
+        let share =
+            u32::try_from(room).ok().and_then(|room| self.0.clone().try_acquire_many_owned(room).ok());
+        let Some(share) = share else {
+            discard(headers, body).await;
+            return Err(ApiError::unavailable("busy", "too much is being sent at a time")
+                .hint("try again in a moment")
+                .close());
+        };
+        let reading = collect(body, declared.unwrap_or(0), limit);
+        let bytes = tokio::time::timeout(MAX_READING, reading).await.map_err(|_| stalled())??;
         Ok(ReadBody { bytes, _share: share })
     }
 
@@ -113,9 +113,24 @@ fn parse_length(value: &HeaderValue) -> Result<usize, ApiError> {
 }
 
 fn too_large(limit: usize) -> ApiError {
-    ApiError::too_large("body_too_large", format!("the body is larger than {} KiB", limit / KIB))
-        .hint("send smaller batches")
-        .close()
+    ApiError::too_large(
+        "body_too_large",
+        format!("the body is larger than {}", units::show_size(limit as u64)),
+    )
+    .hint("send smaller batches")
+    .close()
+}
+
+fn stalled() -> ApiError {
+    ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_stalled", "the body takes too long to come").close()
+}
+
+/// Throws a refused body away as it comes, so that the client sees the answer instead of a reset. One that waits for
+/// leave to send has sent nothing and is not given leave.
+pub async fn discard(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(EXPECT) {
+        drain(body).await;
+    }
 }
 
 async fn collect(body: Body, expected: usize, limit: usize) -> Result<Bytes, ApiError> {
@@ -132,14 +147,7 @@ async fn collect(body: Body, expected: usize, limit: usize) -> Result<Bytes, Api
                 .close());
             }
             Ok(None) => return Ok(whole.freeze()),
-            Err(_elapsed) => {
-                return Err(ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "body_stalled",
-                    "nothing of the body came for too long",
-                )
-                .close());
-            }
+            Err(_elapsed) => return Err(stalled()),
         };
         if whole.len() + piece.len() > limit {
             drop(whole);

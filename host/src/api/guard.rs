@@ -279,4 +279,18 @@ mod tests {
         }
         assert_eq!(ask(&guard, "GET", &[host, ("authorization", "Bearer secret")]), Ok(()));
     }
+
+    #[tokio::test]
+    async fn a_host_that_is_full_says_when_to_come_back() {
+        let guard = guard("127.0.0.1:8080", &[], None);
+        let _all = guard.requests.clone().try_acquire_many_owned(MAX_REQUESTS as u32).unwrap();
+        let app = axum::Router::new()
+            .route("/v1/status", axum::routing::get(|| async { "served" }))
+            .layer(axum::middleware::from_fn_with_state(guard, admit));
+        let request = Request::builder().uri("/v1/status").header("host", "localhost");
+        let answer = tower::ServiceExt::oneshot(app, request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key("retry-after"));
+        assert!(answer.headers().contains_key("content-security-policy"));
+    }
 }

@@ -10,6 +10,7 @@ pub mod key;
 mod lines;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
@@ -19,7 +20,7 @@ use futures::future::try_join_all;
 use serde::Serialize;
 
 use super::ApiState;
-use super::body::{MAX_APPEND, media_type, unsupported};
+use super::body::{self, MAX_APPEND, media_type, unsupported};
 use super::error::ApiError;
 use super::params::Params;
 use super::path::Named;
@@ -61,6 +62,19 @@ struct Part {
     next_offset: Offset,
 }
 
+/// What a request asks for, apart from its body.
+struct Wanted {
+    topic: Arc<Topic>,
+    shape: Shape,
+    partition: Option<Partition>,
+    producer: Option<ProducerSeq>,
+}
+
+enum Shape {
+    Array,
+    Lines(Lines),
+}
+
 pub async fn produce(
     State(state): State<ApiState>,
     Named(name): Named<TopicName>,
@@ -68,36 +82,54 @@ pub async fn produce(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Answer>, ApiError> {
-    let topic = state.log.topic(name.as_str()).await?;
-    let kind = media_type(&headers);
-    let mut lines = Lines { json: false, key_field: None, key_separator: None };
-    let known: &[&str] = match kind.as_deref() {
-        Some("application/json") => &["partition"],
-        _ => &["partition", "key_field", "key_separator"],
-    };
-    let params = Params::read(&uri, known)?;
-    let partition = params.parsed::<Partition>("partition")?;
-    lines.configure(&params)?;
-    let producer = producer(&headers)?;
-    let is_array = match kind.as_deref() {
-        Some("application/json") => true,
-        Some("application/x-ndjson" | "application/jsonl" | "application/jsonlines") => {
-            lines.json = true;
-            false
+    let wanted = match Wanted::read(&state, &name, &uri, &headers).await {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            body::discard(&headers, body).await;
+            return Err(error);
         }
-        Some("text/plain" | "application/octet-stream") => false,
-        other => return Err(unsupported(other, KINDS)),
     };
     let body = state.bodies.read(&headers, body, MAX_APPEND).await?;
-    let placed = match is_array {
-        true => array::parse(&body.bytes)?,
-        false => lines.parse(&body.bytes)?,
+    let placed = match &wanted.shape {
+        Shape::Array => array::parse(&body.bytes)?,
+        Shape::Lines(lines) => lines.parse(&body.bytes)?,
     };
-    let appended = append(&state, &topic, placed, partition, producer).await?;
-    let answer = Answer::new(&topic, &appended);
-    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone())
-        .increment(answer.records);
+    let appended = append(&state, &wanted.topic, placed, wanted.partition, wanted.producer).await?;
+    let answer = Answer::new(&wanted.topic, &appended);
+    let stored: u64 = appended.iter().filter(|a| !a.duplicate).map(|a| a.next_offset - a.base_offset).sum();
+    metrics::counter!("tidemill_http_records_in_total", "topic" => answer.topic.clone()).increment(stored);
     Ok(Json(answer))
+}
+
+impl Wanted {
+    async fn read(
+        state: &ApiState,
+        name: &TopicName,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, ApiError> {
+        let kind = media_type(headers);
+        let json = match kind.as_deref() {
+            Some("application/json") => None,
+            Some("application/x-ndjson" | "application/jsonl" | "application/jsonlines") => Some(true),
+            Some("text/plain" | "application/octet-stream") => Some(false),
+            other => return Err(unsupported(other, KINDS)),
+        };
+        let (params, shape) = match json {
+            None => (Params::read(uri, &["partition"])?, Shape::Array),
+            Some(json) => {
+                let params = Params::read(uri, &["partition", "key_field", "key_separator"])?;
+                let lines = Lines::new(json, &params)?;
+                (params, Shape::Lines(lines))
+            }
+        };
+        Ok(Self {
+            partition: params.parsed::<Partition>("partition")?,
+            producer: producer(headers)?,
+            topic: state.log.topic(name.as_str()).await?,
+            shape,
+        })
+    }
 }
 
 /// Refuses what is too much or too large, naming the record by its place from 1.

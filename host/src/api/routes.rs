@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::Request;
+use axum::handler::Handler;
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -69,7 +70,7 @@ pub fn router(state: ApiState, guard: Guard) -> Router {
     }
     router
         .method_not_allowed_fallback(wrong_method)
-        .fallback_service(MethodRouter::<()>::new().fallback(other).layer(CompressionLayer::new()))
+        .fallback(other.layer(CompressionLayer::new()))
         .layer(middleware::from_fn_with_state(guard, guard::admit))
         .with_state(state)
 }

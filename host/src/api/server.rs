@@ -77,7 +77,7 @@ async fn connection(app: Router, stream: TcpStream, shutdown: CancellationToken)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(WRITE_BUFFER)
-        .serve_connection(TokioIo::new(StallGuard::new(stream)), service);
+        .serve_connection(TokioIo::new(StallGuard::new(stream, STALLED_WRITE)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -91,16 +91,17 @@ async fn connection(app: Router, stream: TcpStream, shutdown: CancellationToken)
     }
 }
 
-/// A stream whose writes may not stand still: after [`STALLED_WRITE`] without progress they fail.
-struct StallGuard {
-    stream: TcpStream,
+/// A stream whose writes may not stand still: after `patience` without progress they fail.
+struct StallGuard<S> {
+    stream: S,
+    patience: Duration,
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
-impl StallGuard {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, deadline: Box::pin(tokio::time::sleep(STALLED_WRITE)), waiting: false }
+impl<S> StallGuard<S> {
+    fn new(stream: S, patience: Duration) -> Self {
+        Self { stream, patience, deadline: Box::pin(tokio::time::sleep(patience)), waiting: false }
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -110,7 +111,8 @@ impl StallGuard {
         }
         if !self.waiting {
             self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + STALLED_WRITE);
+            let deadline = Instant::now() + self.patience;
+            self.deadline.as_mut().reset(deadline);
         }
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
@@ -122,7 +124,7 @@ impl StallGuard {
     }
 }
 
-impl AsyncRead for StallGuard {
+impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -132,7 +134,7 @@ impl AsyncRead for StallGuard {
     }
 }
 
-impl AsyncWrite for StallGuard {
+impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, written)
@@ -157,5 +159,36 @@ impl AsyncWrite for StallGuard {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_may_wait_but_not_stand_still() {
+        let patience = Duration::from_millis(400);
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        let mut guarded = StallGuard::new(ours, patience);
+        // A slow reader takes a little every so often: no write stands still, however long the whole takes.
+        let reader = tokio::spawn(async move {
+            let mut taken = [0; 8];
+            for _ in 0..8 {
+                tokio::time::sleep(patience / 4).await;
+                theirs.read_exact(&mut taken).await.unwrap();
+            }
+            theirs
+        });
+        guarded.write_all(&[0; 72]).await.unwrap();
+        let theirs = reader.await.unwrap();
+        // One that takes nothing more is given up.
+        let before = Instant::now();
+        let error = guarded.write_all(&[0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(before.elapsed() >= patience, "{:?}", before.elapsed());
+        drop(theirs);
     }
 }

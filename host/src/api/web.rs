@@ -1,9 +1,12 @@
 //! The web page, embedded in the binary.
 
+use std::borrow::Cow;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 /// What `npm run build` made. A host without it serves the API alone.
@@ -30,16 +33,20 @@ pub fn file(path: &str, headers: &HeaderMap) -> Option<Response> {
 }
 
 fn answer(name: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
-    let etag = format!("\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
+    // Weak, since the same file may be sent compressed.
+    let etag = format!("W/\"{}\"", hex::encode(&file.metadata.sha256_hash()[..16]));
     // The build puts a digest into the names of assets, so what a name stands for never changes.
     let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let known = headers.get_all(IF_NONE_MATCH).iter().any(|tags| {
-        // A compressing proxy marks the tag as weak.
-        tags.to_str().is_ok_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == etag))
-    });
+    let known = headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .any(|tags| tags.to_str().is_ok_and(|tags| tags.split(',').any(|tag| tag.trim() == etag)));
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
-        false => Body::from(file.data.into_owned()).into_response(),
+        false => match file.data {
+            Cow::Borrowed(data) => Body::from(Bytes::from_static(data)).into_response(),
+            Cow::Owned(data) => Body::from(data).into_response(),
+        },
     };
     let kind = HeaderValue::from_str(&content_type(&file.metadata)).ok();
     let etag = HeaderValue::from_str(&etag).ok();

@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use reqwest::{Method, RequestBuilder};
 
+use super::client::views::GroupTopics;
 use super::client::{Client, ClientArgs};
 use super::output::alive;
 use commit::GroupReader;
@@ -68,6 +69,22 @@ pub async fn run(args: ConsumeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A stage's group cannot be committed from here, so nothing is printed for one either.
+async fn refuse_owned(client: &Client, group: &str, topic: &str) -> anyhow::Result<()> {
+    let described: GroupTopics = match client.get(&["v1", "groups", group]).await {
+        Err(error) if error.code() == Some("group_not_found") => return Ok(()),
+        described => described?,
+    };
+    let here = described.topics.iter().find(|lag| lag.topic == topic);
+    if let Some(lag) = here.filter(|lag| lag.partitions.iter().any(|p| p.owner.is_some())) {
+        anyhow::bail!(
+            "group {group} is run by stage {}; read with another group, or without --group",
+            lag.stage.as_deref().unwrap_or("of another host")
+        );
+    }
+    Ok(())
+}
+
 impl ConsumeArgs {
     async fn run_stream(&self, client: &Client) -> anyhow::Result<()> {
         let mut response = client.send(self.request(client, false)).await?;
@@ -81,6 +98,7 @@ impl ConsumeArgs {
     }
 
     async fn run_group(&self, client: &Client, group: &str) -> anyhow::Result<()> {
+        refuse_owned(client, group, &self.topic).await?;
         let raw = self.format == OutputFormat::Raw;
         let mut reader = GroupReader::new(client.clone(), group, &self.topic, raw);
         let mut response = client.send(self.request(client, raw)).await?;

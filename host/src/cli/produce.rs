@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_millis(50);
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  tidemill produce positions flights.ndjson --key-field id\n  \
                         tidemill produce positions --key-field id < flights.ndjson\n  \
-                        printf 'a1\\thello\\n' | tidemill produce notes --key-separator '\\t'\n\n\
+                        printf 'a1\\t{\"text\":\"hello\"}\\n' | tidemill produce notes --key-separator '\\t'\n\n\
                         Lines with the same key keep their order. Lines without keys keep the order of the whole file, \
                         in one partition.")]
 pub struct ProduceArgs {

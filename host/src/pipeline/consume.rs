@@ -197,9 +197,11 @@ impl<'a> Task<'a> {
         for (index, reason) in refused {
             let Some(record) = batch.get(index) else { continue };
             if self.stage.on_error() == OnError::Stop {
-                return self.stop_before(batch, index, reason, token).await;
+                return self.stop_before(batch, index, reason);
             }
-            self.give_up(&mut effects, record, DeadKind::Reject, reason);
+            // Only the first message of a batch may have been delivered before.
+            let attempts = if index == 0 { self.attempts + 1 } else { 1 };
+            self.give_up(&mut effects, record, DeadKind::Reject, reason, attempts);
         }
         self.store(batch.len(), effects, token).await?;
         self.size = (self.size * 2).min(self.stage.plan.batch.records as usize);
@@ -223,25 +225,14 @@ impl<'a> Task<'a> {
         Ok(())
     }
 
-    fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String) {
+    fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String, attempts: u32) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter {
-                record: record.clone(),
-                kind,
-                error,
-                attempts: self.attempts + 1,
-            });
+            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts });
         }
     }
 
     /// `on_error = "stop"`: what comes before the message is processed, then the stage stops in front of it.
-    async fn stop_before(
-        &mut self,
-        batch: &[Record],
-        index: usize,
-        reason: String,
-        _token: &CancellationToken,
-    ) -> Result<(), StageError> {
+    fn stop_before(&mut self, batch: &[Record], index: usize, reason: String) -> Result<(), StageError> {
         if index > 0 {
             self.size = index;
             return Ok(());
@@ -285,15 +276,12 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         if self.stage.on_error() == OnError::Stop {
-            return self.stop_before(batch, 0, reason, token).await;
+            return self.stop_before(batch, 0, reason);
         }
         let mut effects = Effects { refused: 1, ..Effects::default() };
         tracing::warn!(stage = self.stage.label(), offset = batch[0].offset, reason, "message given up");
-        self.attempts -= 1;
-        self.give_up(&mut effects, &batch[0], kind, reason);
-        self.store(1, effects, token).await?;
-        self.size = self.size.max(1);
-        Ok(())
+        self.give_up(&mut effects, &batch[0], kind, reason, self.attempts);
+        self.store(1, effects, token).await
     }
 
     /// The call itself failed.

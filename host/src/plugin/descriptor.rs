@@ -26,7 +26,7 @@ pub(super) fn check_descriptor(descriptor: &Descriptor, kind: PluginKind) -> Res
     check_texts(descriptor, &mut problems);
     check_ports(&descriptor.ports, kind, &mut problems);
     check_tables(&descriptor.tables, kind, &mut problems);
-    if let Err(problem) = schema(descriptor) {
+    if let Err(problem) = config_validator(descriptor) {
         problems.add(problem);
     }
     problems.into_result()
@@ -46,7 +46,7 @@ pub fn check_config(descriptor: &Descriptor, config: &Value) -> Result<(), Vec<S
     if !config.is_object() {
         return Err(vec!["config: must be a table of keys and values".to_owned()]);
     }
-    let Some(validator) = schema(descriptor).map_err(|problem| vec![problem])? else {
+    let Some(validator) = config_validator(descriptor).map_err(|problem| vec![problem])? else {
         return if *config == empty {
             Ok(())
         } else {
@@ -65,18 +65,13 @@ pub fn check_config(descriptor: &Descriptor, config: &Value) -> Result<(), Vec<S
     problems.into_result()
 }
 
-/// The compiled JSON Schema of a plugin's `config`; None if the plugin takes no config.
+/// The compiled JSON Schema of a plugin's `config`; None if the plugin takes no config. Schemas come with plugins, so
+/// references to the outside are not followed and patterns run in linear time.
 ///
 /// # Errors
 ///
 /// In words, if the schema is not one.
 pub fn config_validator(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
-    schema(descriptor)
-}
-
-/// None if the plugin takes no config. Schemas come with plugins, so references to the outside are not followed and
-/// patterns run in linear time.
-fn schema(descriptor: &Descriptor) -> Result<Option<Validator>, String> {
     let text = descriptor.config_schema.as_str();
     if text.trim().is_empty() {
         return Ok(None);

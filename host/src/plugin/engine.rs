@@ -8,9 +8,10 @@
 //! Memory is allocated on demand, not from a pool. A pool makes instances in microseconds and bounds them all in
 //! advance, but it reserves address space for the worst case of every slot (4 GiB for each memory, which fails under
 //! `ulimit -v` and in small containers) and wants one size of memory, table and instance to suit a 60 kB and an 18 MB
-//! guest alike. Here an instance lives for a whole stage and partition, so the 0.1 ms that the pool saves is paid
-//! once, and memory goes back to the system when the store is dropped. What the pool would bound is bounded by
-//! [`MAX_LIVE_INSTANCES`] and by each instance's [`Limits::memory`](super::Limits::memory).
+//! guest alike. Here an instance lives for a whole stage and partition, so the 70 us that it takes (instantiated,
+//! described, configured) are paid once, and memory goes back to the system when the store is dropped. What the pool
+//! would bound is bounded by [`MAX_LIVE_INSTANCES`] and by each instance's
+//! [`Limits::memory`](super::Limits::memory).
 
 use std::any::Any;
 use std::future::Future;

@@ -144,8 +144,10 @@ impl Guest {
     }
 }
 
-/// The bytes that wasmtime may copy out of the guest in one go. Without this bound a guest could return a list whose
-/// items all point to the same memory, and so make the host allocate many times the guest's own limit.
+/// The bytes that wasmtime may allocate for what it copies out of the guest in one go. Without this bound a guest
+/// could return a list whose items all point to the same memory, and so make the host allocate many times the
+/// guest's own limit. With the default limits it is 58 MiB: rows of many small values (32 bytes each, here) reach it
+/// before they reach `output_bytes`, but only in answers far larger than a batch makes.
 fn hostcall_fuel(limits: &Limits) -> usize {
     let records = u64::from(limits.output_records).saturating_mul(RECORD_BYTES);
     let fuel = limits.output_bytes.saturating_add(records).saturating_add(HOSTCALL_SLACK);

@@ -76,7 +76,7 @@ pub(crate) fn with<T: Instance, R>(work: impl FnOnce(&mut T) -> Result<R, Failur
     })
 }
 
-/// Sends panic messages to the host's log: the component's standard error leads nowhere.
+/// Sends panic messages to the host's log as errors; what goes to standard error becomes a warning there.
 fn log_panics() {
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|panic| crate::log::error(panic)));

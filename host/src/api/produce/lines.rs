@@ -20,18 +20,18 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes the parameters that say where keys are.
-    pub fn configure(&mut self, params: &Params) -> Result<(), ApiError> {
-        self.key_field = params.text("key_field").map(String::from);
-        self.key_separator = params.text("key_separator").map(String::from);
+    /// With the parameters that say where keys are.
+    pub fn new(json: bool, params: &Params) -> Result<Self, ApiError> {
+        let key_field = params.text("key_field").map(String::from);
+        let key_separator = params.text("key_separator").map(String::from);
         let bad = |message| Err(ApiError::bad_request("bad_parameter", message));
-        if self.key_field.is_some() && self.key_separator.is_some() {
+        if key_field.is_some() && key_separator.is_some() {
             return bad("key_field and key_separator both say where the key is; give one of them");
         }
-        if self.key_separator.as_deref().is_some_and(|text| text.is_empty() || text.contains('\n')) {
+        if key_separator.as_deref().is_some_and(|text| text.is_empty() || text.contains('\n')) {
             return bad("key_separator must be some text within a line, such as %09 for a tab");
         }
-        Ok(())
+        Ok(Self { json, key_field, key_separator })
     }
 
     /// Cuts the body at its line ends. The last line may have none; nothing else is changed.

@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
@@ -123,17 +122,36 @@ impl Lane {
 
 /// An error that names a line of the request is made to name the line of the input.
 fn explain(error: ClientError, batch: &Batch) -> anyhow::Error {
-    let line = match &error {
-        ClientError::Refused { line: Some(line), .. } => {
-            batch.lines.get((*line as usize).saturating_sub(1)).copied()
-        }
-        _ => None,
+    let ClientError::Refused { message, hint, line: Some(line), .. } = &error else {
+        return anyhow::Error::new(error).context("the host did not take a batch");
     };
-    let outcome = Err::<(), _>(error);
-    match line {
-        Some(line) => outcome.with_context(|| format!("line {line} of the input was refused")),
-        None => outcome.context("the host did not take a batch"),
+    let place = batch.lines.get((*line as usize).saturating_sub(1));
+    let why = message.strip_prefix(&format!("line {line} "));
+    match (place, why) {
+        (Some(place), Some(why)) => {
+            let hint = hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+            anyhow::anyhow!("line {place} of the input {why}{hint}")
+        }
+        _ => anyhow::Error::new(error).context("the host did not take a batch"),
     }
-    .err()
-    .unwrap_or_else(|| anyhow::anyhow!("the host did not take a batch"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_line_is_named_by_its_place_in_the_input() {
+        let batch = Batch { body: bytes::Bytes::from_static(b"a\nb\n"), lines: vec![40, 52] };
+        let refused = ClientError::Refused {
+            status: 400,
+            code: "bad_line".to_string(),
+            message: "line 2 is not JSON: expected value".to_string(),
+            hint: Some("nothing was stored".to_string()),
+            line: Some(2),
+            retry_after: None,
+        };
+        let text = explain(refused, &batch).to_string();
+        assert_eq!(text, "line 52 of the input is not JSON: expected value; nothing was stored");
+    }
 }
