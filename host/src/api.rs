@@ -22,6 +22,7 @@ mod rates;
 mod reading;
 mod records;
 mod routes;
+mod segments;
 mod server;
 mod sse;
 mod start;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, ApiSettings, ApiState};
+use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketError, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
@@ -45,6 +46,10 @@ pub struct AppOptions {
     /// Names by which the host may be addressed, beside loopback and the bound address.
     pub allowed_hosts: Vec<String>,
     pub plugins: PluginFolders,
+    /// Where sealed segments go: a folder or `s3://bucket/prefix`. None is the folder `bucket` in the data directory.
+    pub bucket: Option<String>,
+    pub archiver: ArchiverOptions,
+    pub segments: MaintainerOptions,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +77,10 @@ pub enum AppError {
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     #[error(transparent)]
+    Bucket(#[from] BucketError),
+    #[error("the archiver cannot start: {0}")]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -86,6 +95,8 @@ pub struct App {
     pub url: String,
     /// Without a password.
     pub postgres_url: String,
+    /// Where history goes that leaves Postgres.
+    pub bucket_url: String,
     pub durability: Durability,
     token: CancellationToken,
     tasks: TaskTracker,
@@ -174,11 +185,17 @@ impl App {
                 allowed_hosts: options.allowed_hosts,
             },
         );
+        let bucket = options.bucket.unwrap_or_else(|| data_dir.path().join("bucket").display().to_string());
+        let bucket = Bucket::open(&bucket, &BucketOptions::default())?;
+        let bucket_url = bucket.url().to_owned();
+        let work = data_dir.private_dir("archive-work")?;
+        let archiver = Archiver::new(log.clone(), bucket, host.clone(), work, options.archiver)?;
         let ready = state.ready();
         tasks.spawn(api::serve(state, listener, token.clone()));
         let app = Self {
             url: url.clone(),
             postgres_url,
+            bucket_url,
             durability,
             token: token.clone(),
             tasks,
@@ -198,8 +215,9 @@ impl App {
             app.stop_tasks().await;
             return Err(error.into());
         }
-        let maintainer = Maintainer::new(pool, clock, MaintainerOptions::default());
+        let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
+        app.tasks.spawn(archiver.run(token.clone()));
         app.tasks.spawn(runtime.keep_alive(token));
         app.tasks.close();
         ready.set();

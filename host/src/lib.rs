@@ -25,5 +25,6 @@ pub mod pg;
 pub mod config;
 
 pub mod clock;
+pub mod crash;
 pub mod ids;
 pub mod record;

@@ -6,7 +6,8 @@
 //! statement that waits.
 //!
 //! open -> sealed (its offsets are recorded, and no append can reach it any more) -> dropping (readers are told that the
-//! log starts later, then the table is detached) -> dropped. A topic with an archive drops what is archived only.
+//! log starts later, then the table is detached) -> dropped. In a topic with an archive the archiver makes a sealed segment
+//! `archived` in between, and nothing else is dropped; what groups in `hold` have not read stays (`held_from` in SQL).
 
 mod ddl;
 mod report;
@@ -18,6 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::crash;
 use crate::ids::Micros;
 
 use ddl::Ddl;
@@ -214,7 +216,12 @@ impl Maintainer {
                 .fetch_one(&self.pool)
                 .await;
             match expired {
-                Ok(expired) => report.expired += expired.unsigned_abs(),
+                Ok(expired) => {
+                    report.expired += expired.unsigned_abs();
+                    if expired > 0 {
+                        crash::point("segments.expire");
+                    }
+                }
                 Err(error) => report.failed(&error, &topic),
             }
         }
@@ -232,6 +239,7 @@ impl Maintainer {
         for (topic, table) in attached {
             let done = ddl.detach(&topic, &table).await;
             report.detached += report.done(done, &table);
+            crash::point("segments.detach");
         }
         Ok(())
     }
@@ -252,7 +260,10 @@ impl Maintainer {
                 .fetch_one(&self.pool)
                 .await;
             match dropped {
-                Ok(dropped) => report.dropped += u32::from(dropped),
+                Ok(dropped) => {
+                    report.dropped += u32::from(dropped);
+                    crash::point("segments.drop");
+                }
                 Err(error) => report.failed(&error, &table),
             }
         }

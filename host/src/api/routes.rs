@@ -11,7 +11,9 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
-use super::{ApiState, groups, metrics, openapi, produce, query, records, status, stream, tables, topics, web};
+use super::{
+    ApiState, groups, metrics, openapi, produce, query, records, segments, status, stream, tables, topics, web,
+};
 
 /// One method of one path.
 pub struct Route {
@@ -44,6 +46,7 @@ pub fn all() -> Vec<Route> {
         read("/v1/topics/{topic}", get(topics::describe)),
         write(Method::DELETE, "/v1/topics/{topic}", delete(topics::remove)),
         write(Method::POST, "/v1/topics/{topic}/records", post(produce::produce)),
+        read("/v1/topics/{topic}/segments", get(segments::list)),
         streamed("/v1/topics/{topic}/records", get(records::read)),
         streamed("/v1/topics/{topic}/stream", get(stream::follow)),
         read("/v1/tables", get(tables::list)),

@@ -15,10 +15,11 @@ use super::ApiState;
 use super::error::ApiError;
 use super::params::Params;
 use super::path::Named;
-use crate::config::plan::{Acks, Cold, Format, TopicPlan};
+use crate::archive::picture;
+use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
 use crate::config::units;
 use crate::ids::{Offset, TopicName};
-use crate::log::Topic;
+use crate::log::{LogError, Topic};
 
 /// Topics that are looked at side by side for a listing.
 const SIDE_BY_SIDE: usize = 4;
@@ -41,6 +42,7 @@ pub struct TopicView {
     acks: Acks,
     compression: String,
     hot: HotView,
+    cold: ColdView,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +58,17 @@ struct HotView {
     records: u64,
     bytes: u64,
     bytes_per_record: Option<f64>,
+}
+
+/// What is in the bucket, as the catalog has it.
+#[derive(Clone, Debug, Serialize)]
+struct ColdView {
+    objects: i64,
+    records: i64,
+    bytes: i64,
+    bytes_per_record: Option<f64>,
+    /// What the same records took in Postgres.
+    hot_bytes_per_record: Option<f64>,
 }
 
 /// The body that makes a topic.
@@ -156,7 +169,8 @@ pub async fn views(state: &ApiState) -> Result<Vec<TopicView>, ApiError> {
 }
 
 async fn view(state: &ApiState, topic: &Topic) -> Result<TopicView, ApiError> {
-    let (bounds, size) = tokio::try_join!(state.log.bounds(topic.id), state.log.size(topic.id))?;
+    let cold = async { picture::cold_size(state.log.pool(), topic.id).await.map_err(LogError::from) };
+    let (bounds, size, cold) = tokio::try_join!(state.log.bounds(topic.id), state.log.size(topic.id), cold)?;
     let records = bounds.iter().map(|b| b.next - b.start).sum();
     Ok(TopicView {
         name: topic.name.to_string(),
@@ -181,10 +195,21 @@ async fn view(state: &ApiState, topic: &Topic) -> Result<TopicView, ApiError> {
             segments: size.segments,
             records: size.records,
             bytes: size.bytes,
-            bytes_per_record: (size.records > 0)
-                .then(|| (size.bytes as f64 / size.records as f64 * 10.0).round() / 10.0),
+            bytes_per_record: each(size.bytes, size.records),
+        },
+        cold: ColdView {
+            objects: cold.objects,
+            records: cold.records,
+            bytes: cold.bytes,
+            bytes_per_record: each(cold.bytes.unsigned_abs(), cold.records.unsigned_abs()),
+            hot_bytes_per_record: each(cold.hot_bytes.unsigned_abs(), cold.records.unsigned_abs()),
         },
     })
+}
+
+/// Bytes of one record, to a tenth.
+fn each(bytes: u64, records: u64) -> Option<f64> {
+    (records > 0).then(|| (bytes as f64 / records as f64 * 10.0).round() / 10.0)
 }
 
 /// In the largest unit that says it exactly: `5m`, `24h`, `90s`.
@@ -229,6 +254,7 @@ impl NewTopic {
             acks: choice("acks", &self.acks, [("fsync", Acks::Fsync), ("relaxed", Acks::Relaxed)])?,
             schema: None,
             sort: Vec::new(),
+            hold: Hold::default(),
         })
     }
 }

@@ -4,15 +4,19 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::Invalid;
 use crate::app::{App, AppError, AppOptions};
+use crate::archive::ArchiverOptions;
 use crate::config;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::config::units;
+use crate::segments::MaintainerOptions;
 
 /// Run pipelines, with all they need: Postgres, the log, plugins, HTTP and the web page.
 ///
@@ -46,6 +50,13 @@ pub struct UpArgs {
     /// Where Postgres's programs are (initdb, postgres), if they are not found.
     #[arg(long, env = "TIDEMILL_POSTGRES_BIN", value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,
+    /// Where history goes that leaves Postgres: a folder, or s3://bucket/prefix?endpoint=URL&region=NAME with its keys in
+    /// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Default: the folder `bucket` in the data directory.
+    #[arg(long, env = "TIDEMILL_BUCKET", value_name = "URL")]
+    pub bucket: Option<String>,
+    /// How long an object that an interrupted upload left in the bucket stays there.
+    #[arg(long, default_value = "24h", value_parser = units::duration, value_name = "DURATION")]
+    pub sweep_after: Duration,
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
@@ -71,6 +82,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         token: args.token,
         allowed_hosts: args.allowed_hosts,
         plugins: PluginFolders::new(args.plugins),
+        bucket: args.bucket,
+        archiver: ArchiverOptions {
+            orphan_after: args.sweep_after,
+            sweep_every: args.sweep_after.clamp(Duration::from_secs(1), Duration::from_secs(60)),
+            ..ArchiverOptions::default()
+        },
+        segments: MaintainerOptions::default(),
     };
     let mut stop = std::pin::pin!(signalled());
     let app = tokio::select! {
@@ -99,6 +117,7 @@ fn announce(app: &App, pipelines: &[String]) -> std::io::Result<()> {
     writeln!(out, "tidemill {} serving", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  map and API   {}", app.url)?;
     writeln!(out, "  Postgres      {}", app.postgres_url)?;
+    writeln!(out, "  bucket        {}", app.bucket_url)?;
     let pipelines = if pipelines.is_empty() { "none".to_string() } else { pipelines.join(", ") };
     writeln!(out, "  pipelines     {pipelines}")?;
     if !app.durability.is_durable() {

@@ -83,6 +83,13 @@ pub struct Retention {
     /// In the bucket, once they leave Postgres: a duration, "forever", or "none" for no archive. Default "forever".
     #[schemars(example = &"forever", extend("default" = "forever"))]
     pub cold: Option<String>,
+    /// Consumer groups for which messages stay in Postgres beyond `hot`, until they have read them.
+    #[schemars(example = ["reports"])]
+    #[serde(default)]
+    pub hold: Vec<String>,
+    /// How much is held for them at most, 1MiB to 1PiB; beyond that the oldest goes. Default "10GiB".
+    #[schemars(example = "10GiB", extend("default" = "10GiB"))]
+    pub hold_max: Option<String>,
 }
 
 /// Type of a field: "string", "int", "float", "bool", "timestamp", "json", or { decimal = DIGITS }.

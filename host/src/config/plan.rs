@@ -37,12 +37,28 @@ pub struct TopicPlan {
     /// How long rows stay in Postgres; None is for ever.
     pub hot: Option<Duration>,
     pub cold: Cold,
+    pub hold: Hold,
     pub format: Format,
     pub acks: Acks,
     /// Declared fields, in file order: `[{"name": "id", "type": "string"}, {"name": "lat", "type": {"decimal": 5}}]`.
     pub schema: Option<serde_json::Value>,
     /// Order of rows in the archive: declared fields.
     pub sort: Vec<String>,
+}
+
+/// For whom rows stay in Postgres beyond `hot`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// A segment stays until these groups have read it. A group that never read the topic holds nothing.
+    pub groups: Vec<GroupName>,
+    /// Bytes of segments that are held at most, 1 MiB..=1 PiB; default 10 GiB. Beyond that the oldest go.
+    pub max_bytes: u64,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { groups: Vec::new(), max_bytes: 10 << 30 }
+    }
 }
 
 /// What happens to a segment that leaves Postgres.

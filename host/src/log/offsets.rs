@@ -63,6 +63,8 @@ pub struct GroupLag {
     /// The stage that runs the group, as `pipeline/stage`.
     pub stage: Option<String>,
     pub lag: u64,
+    /// Messages of `lag` that have left Postgres before the group read them. They cannot be read by the group.
+    pub behind_hot: u64,
     pub partitions: Vec<PartitionLag>,
 }
 
@@ -72,6 +74,8 @@ pub struct PartitionLag {
     pub offset: Offset,
     pub end: Offset,
     pub lag: u64,
+    /// The first offset that is in Postgres.
+    pub start: Offset,
     pub owner: Option<String>,
     pub epoch: i64,
     pub digest: Option<String>,
@@ -100,7 +104,7 @@ impl Groups {
 
     async fn read(&self, group: Option<&GroupName>) -> Result<Vec<GroupLag>, LogError> {
         let rows = sqlx::query(
-            "SELECT group_name, topic, stage, partition, next_offset, end_offset, owner, epoch, digest
+            "SELECT group_name, topic, stage, partition, next_offset, start_offset, end_offset, owner, epoch, digest
                FROM tidemill.lag WHERE $1::text IS NULL OR group_name = $1 ORDER BY group_name, topic, partition",
         )
         .bind(group.map(GroupName::as_str))
@@ -110,21 +114,24 @@ impl Groups {
         for row in rows {
             let (name, topic): (String, String) = (row.try_get("group_name")?, row.try_get("topic")?);
             let (offset, end): (i64, i64) = (row.try_get("next_offset")?, row.try_get("end_offset")?);
+            let start: i64 = row.try_get("start_offset")?;
             let partition = PartitionLag {
                 partition: row.try_get::<i32, _>("partition")? as Partition,
                 offset: offset as Offset,
                 end: end as Offset,
                 lag: end.saturating_sub(offset).max(0) as u64,
+                start: start as Offset,
                 owner: row.try_get("owner")?,
                 epoch: row.try_get("epoch")?,
                 digest: row.try_get("digest")?,
             };
             if groups.last().is_none_or(|last| last.group != name || last.topic != topic) {
                 let stage = row.try_get("stage")?;
-                groups.push(GroupLag { group: name, topic, stage, lag: 0, partitions: Vec::new() });
+                groups.push(GroupLag { group: name, topic, stage, lag: 0, behind_hot: 0, partitions: Vec::new() });
             }
             if let Some(last) = groups.last_mut() {
                 last.lag += partition.lag;
+                last.behind_hot += partition.start.saturating_sub(partition.offset);
                 last.partitions.push(partition);
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Clock;
-use crate::config::plan::{Acks, Cold, Format, TopicPlan};
+use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
 use crate::ids::{Offset, Partition, TopicName};
 use crate::pg::notify::NotifyHub;
 use crate::pg::testing::{TestDatabase, database};
@@ -36,6 +36,7 @@ pub(crate) fn plan(name: &str, partitions: u32) -> TopicPlan {
         acks: Acks::Fsync,
         schema: None,
         sort: Vec::new(),
+        hold: Hold::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use serde::Serialize;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
-use crate::config::plan::{Acks, Cold, Format, TopicPlan};
-use crate::ids::{Micros, Offset, Partition, TopicId, TopicName};
+use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
+use crate::ids::{GroupName, Micros, Offset, Partition, TopicId, TopicName};
 
 use super::error::{Trouble, code};
 use super::{Log, LogError};
@@ -24,7 +24,7 @@ const ALIKE: f64 = 0.75;
 const COLUMNS: &str = "SELECT t.topic_id, t.name, t.partitions, extract(epoch FROM t.segment_span)::bigint, \
      (extract(epoch FROM t.hot_retention) * 1000000)::bigint, t.archive, \
      (extract(epoch FROM t.cold_retention) * 1000000)::bigint, t.format, t.acks, t.compression, t.schema, t.sort, \
-     tidemill.micros(t.created_at) FROM tidemill.topics t";
+     tidemill.micros(t.created_at), t.hold, t.hold_max FROM tidemill.topics t";
 
 /// A topic as it is in Postgres.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,7 @@ pub struct Topic {
     /// How long rows stay in Postgres; None is for ever.
     pub hot: Option<Duration>,
     pub cold: Cold,
+    pub hold: Hold,
     pub format: Format,
     pub acks: Acks,
     /// How TOAST compresses batches: `lz4`, or `pglz` where the server has no lz4.
@@ -133,7 +134,8 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         match self.read_topic(spec.name.as_str()).await? {
-            Some(topic) => Ok(topic),
+            Some(topic) if is_as_specified(&topic, spec) => Ok(topic),
+            Some(topic) => self.alter_topic(topic.id, spec).await,
             None => Err(self.not_found(spec.name.as_str()).await?),
         }
     }
@@ -166,17 +168,16 @@ impl Log {
         if is_as_specified(&existing, spec) {
             return Ok(existing);
         }
-        self.alter_topic(existing.id, spec).await?;
-        self.shared.topics.forget(&spec.name);
-        self.topic(spec.name.as_str()).await
+        self.alter_topic(existing.id, spec).await
     }
 
-    async fn alter_topic(&self, id: TopicId, spec: &TopicPlan) -> Result<(), LogError> {
+    async fn alter_topic(&self, id: TopicId, spec: &TopicPlan) -> Result<Arc<Topic>, LogError> {
         let (archive, cold) = archive(spec.cold);
+        let held: Vec<&str> = spec.hold.groups.iter().map(GroupName::as_str).collect();
         sqlx::query(
             "UPDATE tidemill.topics SET segment_span = make_interval(secs => $2), \
              hot_retention = make_interval(secs => $3), archive = $4, cold_retention = make_interval(secs => $5), \
-             acks = $6, schema = $7, sort = $8 WHERE topic_id = $1",
+             acks = $6, schema = $7, sort = $8, hold = $9, hold_max = $10 WHERE topic_id = $1",
         )
         .bind(id.0)
         .bind(spec.segment.as_secs_f64())
@@ -186,6 +187,8 @@ impl Log {
         .bind(acks_name(spec.acks))
         .bind(&spec.schema)
         .bind((!spec.sort.is_empty()).then_some(&spec.sort))
+        .bind((!held.is_empty()).then_some(&held))
+        .bind((!held.is_empty()).then_some(spec.hold.max_bytes.cast_signed()))
         .execute(self.pool())
         .await
         .map_err(|error| match code(&error) {
@@ -195,7 +198,8 @@ impl Log {
             )),
             _ => error.into(),
         })?;
-        Ok(())
+        self.shared.topics.forget(&spec.name);
+        self.topic(spec.name.as_str()).await
     }
 
     /// Drops a topic with its records, and the offsets of its groups.
@@ -309,6 +313,7 @@ fn topic(row: &PgRow) -> Result<Topic, sqlx::Error> {
         schema: row.try_get(10)?,
         sort: row.try_get::<Option<Vec<String>>, _>(11)?.unwrap_or_default(),
         created_at: row.try_get(12)?,
+        hold: hold(row.try_get(13)?, row.try_get(14)?),
     })
 }
 
@@ -316,10 +321,17 @@ fn micros(value: i64) -> Duration {
     Duration::from_micros(value.cast_unsigned())
 }
 
+/// Names that are none were not written by us and hold nothing.
+fn hold(groups: Option<Vec<String>>, max_bytes: Option<i64>) -> Hold {
+    let groups = groups.unwrap_or_default().iter().filter_map(|name| GroupName::parse(name).ok()).collect();
+    Hold { groups, max_bytes: max_bytes.map_or(Hold::default().max_bytes, i64::cast_unsigned) }
+}
+
 fn is_as_specified(topic: &Topic, spec: &TopicPlan) -> bool {
     topic.segment == spec.segment
         && topic.hot == spec.hot
         && topic.cold == spec.cold
+        && topic.hold == spec.hold
         && topic.acks == spec.acks
         && topic.schema == spec.schema
         && topic.sort == spec.sort

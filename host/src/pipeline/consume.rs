@@ -15,7 +15,7 @@ use super::effects::{self, DeadKind, DeadLetter, Effects, Verdict, judge};
 use super::intake::Intake;
 use super::stage::{Stage, StageError};
 use super::status::State;
-use crate::config::plan::{OnError, StageKind};
+use crate::config::plan::{Cold, OnError, StageKind};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
@@ -145,16 +145,7 @@ impl<'a> Task<'a> {
     fn explain(&self, error: ReplayError) -> StageError {
         match error {
             ReplayError { source: FetchError::OutOfRange { start, end, .. }, .. } => {
-                StageError::Fatal(format!(
-                    "group {} stands at offset {} of {} partition {}, but the log holds {start} up to {end}: the segment it \
-                 needed has left Postgres; move the group with `tidemill group seek {} {} earliest`",
-                    self.lease.group,
-                    self.offset,
-                    self.topic.name,
-                    self.lease.partition,
-                    self.lease.group,
-                    self.topic.name,
-                ))
+                StageError::Fatal(left_postgres(self.lease, &self.topic, self.offset, start, end))
             }
             error => StageError::Again(error.to_string()),
         }
@@ -380,4 +371,24 @@ async fn ask(
             Answer::Redeliver { index, after: after.map(Duration::from_micros) }
         }
     })
+}
+
+/// A group that lags behind what is in Postgres is told what it misses and where that is.
+fn left_postgres(lease: &Lease, topic: &Topic, offset: Offset, start: Offset, end: Offset) -> String {
+    let (group, name, partition) = (&lease.group, &topic.name, lease.partition);
+    if offset > end {
+        return format!(
+            "group {group} stands at offset {offset} of {name} partition {partition}, but the log ends at {end}; move the \
+             group with `tidemill group seek {group} {name} latest`"
+        );
+    }
+    let place = match topic.cold {
+        Cold::None => "were dropped, since the topic has no archive",
+        Cold::Forever | Cold::For(_) => "are in the bucket, where queries read them and groups do not yet",
+    };
+    format!(
+        "group {group} lags behind: offsets {offset} up to {start} of {name} partition {partition} have left Postgres and \
+         {place}; to go on with what is there move the group with `tidemill group seek {group} {name} earliest`, and to \
+         keep messages for it set hold = [\"{group}\"] in the topic's retention"
+    )
 }

@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["segments"],
     &["pg"],
     &["config"],
-    &["ids", "record", "clock"],
+    &["ids", "record", "clock", "crash"],
 ];
 
 /// Arrows that point up, each with its reason.

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::{Measure, Reader};
 use crate::config::document::Mark;
-use crate::config::file::{FieldType, Topic};
+use crate::config::file::{FieldType, Retention, Topic};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{Acks, Cold, Format, TopicPlan};
+use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
 use crate::config::{suggest, units};
-use crate::ids::TopicName;
+use crate::ids::{GroupName, TopicName};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const PARTITIONS: u32 = 4;
@@ -24,6 +24,7 @@ pub fn read(reader: &mut Reader<'_>, path: &KeyPath, name: TopicName, topic: &To
     let retention = path.key("retention");
     let hot = hot(reader, &retention.key("hot"), topic.retention.hot.as_deref());
     let cold = cold(reader, &retention.key("cold"), topic.retention.cold.as_deref(), hot);
+    let hold = hold(reader, &retention, &topic.retention, hot);
     let format = topic.format.unwrap_or(Format::Json);
     if format == Format::Bytes && topic.schema.is_some() {
         let help = "remove `schema`, or set format = \"json\"".to_string();
@@ -38,6 +39,7 @@ pub fn read(reader: &mut Reader<'_>, path: &KeyPath, name: TopicName, topic: &To
         segment: segment(reader, &path.key("segment"), topic.segment.as_deref()),
         hot,
         cold,
+        hold,
         format,
         acks: topic.acks.unwrap_or(Acks::Fsync),
         schema,
@@ -84,6 +86,30 @@ fn cold(reader: &mut Reader<'_>, path: &KeyPath, text: Option<&str>, hot: Option
             Cold::For(cold)
         }
     }
+}
+
+fn hold(reader: &mut Reader<'_>, path: &KeyPath, written: &Retention, hot: Option<Duration>) -> Hold {
+    let default = Hold::default();
+    let (groups_path, max_path) = (path.key("hold"), path.key("hold_max"));
+    let mut groups = Vec::new();
+    for (at, name) in written.hold.iter().enumerate() {
+        let place = groups_path.index(at);
+        if written.hold[..at].contains(name) {
+            reader.fail(&place, Mark::Value, format!("`{name}` is named twice"), None);
+        }
+        groups.extend(reader.name::<GroupName>(&place, Mark::Value, name));
+    }
+    if written.hold_max.is_some() && written.hold.is_empty() {
+        let help = "name the groups: hold = [\"GROUP\"], or remove `hold_max`".to_string();
+        reader.fail(&max_path, Mark::Key, "`hold_max` limits what is held, but nobody holds anything", Some(help));
+    }
+    if !written.hold.is_empty() && hot.is_none() {
+        let help = "give `hot` a duration, or remove `hold`".to_string();
+        reader.fail(&groups_path, Mark::Key, "messages stay in Postgres for ever, so there is nothing to hold", Some(help));
+    }
+    let size = Measure { parse: units::size, show: units::show_size, range: 1 << 20..=1 << 50 };
+    let max_bytes = reader.measure(&max_path, written.hold_max.as_deref(), &size, default.max_bytes);
+    Hold { groups, max_bytes }
 }
 
 fn at_least_a_second(text: &str, time: Option<Duration>) -> Result<Option<Duration>, String> {
