@@ -160,8 +160,12 @@ impl App {
         let host = data_dir.host_id().clone();
         let services =
             Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
-        let (bucket, query_cache) = (data_dir.path().join("bucket"), data_dir.private_dir("query-cache")?);
-        let queries = Queries::open(replay.clone(), &bucket, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
+        let bucket = options.bucket.unwrap_or_else(|| data_dir.path().join("bucket").display().to_string());
+        let bucket = Bucket::open(&bucket, &BucketOptions::default())?;
+        let bucket_url = bucket.url().to_owned();
+        let query_cache = data_dir.private_dir("query-cache")?;
+        let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
+            .map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -185,9 +189,6 @@ impl App {
                 allowed_hosts: options.allowed_hosts,
             },
         );
-        let bucket = options.bucket.unwrap_or_else(|| data_dir.path().join("bucket").display().to_string());
-        let bucket = Bucket::open(&bucket, &BucketOptions::default())?;
-        let bucket_url = bucket.url().to_owned();
         let work = data_dir.private_dir("archive-work")?;
         let archiver = Archiver::new(log.clone(), bucket, host.clone(), work, options.archiver)?;
         let ready = state.ready();
