@@ -7,4 +7,4 @@ scripts/setup.sh
 if ! [ -x "$(target_dir)/release/tidemill" ]; then
     say "building the host (the first time takes some minutes)"
 fi
-cargo build --release --locked --quiet --bin tidemill
+cargo build --release --locked --quiet --bins

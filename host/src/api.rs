@@ -17,6 +17,7 @@ mod openapi;
 mod params;
 mod path;
 pub mod produce;
+mod query;
 mod rates;
 mod reading;
 mod records;
@@ -49,6 +50,7 @@ use crate::log::Log;
 use crate::log::offsets::Groups;
 use crate::pg::durability::Durability;
 use crate::pipeline::runtime::Runtime;
+use crate::query::Queries;
 use crate::replay::Replay;
 use crate::tables::Tables;
 use body::BodyBudget;
@@ -81,6 +83,7 @@ pub struct ApiState {
     pub groups: Groups,
     pub tables: Tables,
     pub runtime: Runtime,
+    pub queries: Queries,
     pub settings: Arc<ApiSettings>,
     ready: Ready,
     started: Instant,
@@ -113,6 +116,7 @@ impl ApiState {
         groups: Groups,
         tables: Tables,
         runtime: Runtime,
+        queries: Queries,
         settings: ApiSettings,
     ) -> Self {
         metrics::start();
@@ -123,6 +127,7 @@ impl ApiState {
             groups,
             tables,
             runtime,
+            queries,
             settings: Arc::new(settings),
             ready: Ready::default(),
             started: Instant::now(),

@@ -24,6 +24,7 @@ use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
+use crate::query::{Queries, QueryOptions};
 use crate::replay::Replay;
 use crate::segments::{Maintainer, MaintainerOptions};
 use crate::tables::Tables;
@@ -83,6 +84,8 @@ pub enum AppError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error("cannot make a folder for queries in the data directory: {0}; see whether it can be written and has room")]
+    Queries(std::io::Error),
     #[error("the web server ended: {0}")]
     Serve(std::io::Error),
 }
@@ -159,6 +162,9 @@ impl App {
         let host = data_dir.host_id().clone();
         let services =
             Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
+        let query_cache = data_dir.private_dir("query-cache")?;
+        let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
+            .map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -171,6 +177,7 @@ impl App {
             groups.clone(),
             tables,
             runtime.clone(),
+            queries,
             ApiSettings {
                 url: url.clone(),
                 postgres_url: postgres_url.clone(),

@@ -8,6 +8,7 @@ pub mod consume;
 pub mod group;
 pub mod output;
 pub mod produce;
+pub mod query;
 pub mod schema;
 pub mod status;
 pub mod topic;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
   tidemill up pipelines/aircraft.toml        run a pipeline, with embedded Postgres and the map
   tidemill produce positions < flights.ndjson
   tidemill consume positions --from earliest --max 10
+  tidemill query "SELECT kind, count(*) FROM positions GROUP BY kind"
   tidemill status")]
 pub struct Cli {
     #[command(subcommand)]
@@ -39,6 +41,7 @@ enum Verb {
     Topic(topic::TopicArgs),
     Produce(produce::ProduceArgs),
     Consume(consume::ConsumeArgs),
+    Query(query::QueryArgs),
     Group(group::GroupArgs),
     Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
             Verb::Topic(args) => topic::run(args).await,
             Verb::Produce(args) => produce::run(args).await,
             Verb::Consume(args) => consume::run(args).await,
+            Verb::Query(args) => query::run(args).await,
             Verb::Group(args) => group::run(args).await,
             Verb::Status(args) => status::run(args).await,
             Verb::Schema(args) => schema::run(args),

@@ -11,6 +11,8 @@ pub mod pipeline;
 pub mod plugin;
 pub mod tables;
 
+pub mod query;
+
 pub mod replay;
 
 pub mod archive;

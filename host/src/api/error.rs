@@ -23,6 +23,8 @@ pub struct ApiError {
     pub hint: Option<Cow<'static, str>>,
     /// The line of the body that is at fault, from 1.
     pub line: Option<u64>,
+    /// The byte of a statement that is at fault, from 0.
+    pub position: Option<u64>,
     /// Seconds after which to try again.
     pub retry_after: Option<u32>,
     /// The rest of the request was not read, so the connection cannot carry another one.
@@ -37,6 +39,7 @@ impl ApiError {
             message: message.into(),
             hint: None,
             line: None,
+            position: None,
             retry_after: None,
             close: false,
         }
@@ -121,6 +124,9 @@ impl ApiError {
         }
         if let Some(line) = self.line {
             error.insert("line".to_string(), line.into());
+        }
+        if let Some(position) = self.position {
+            error.insert("position".to_string(), position.into());
         }
         json!({ "error": error })
     }

@@ -11,7 +11,9 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
-use super::{ApiState, groups, metrics, openapi, produce, records, segments, status, stream, tables, topics, web};
+use super::{
+    ApiState, groups, metrics, openapi, produce, query, records, segments, status, stream, tables, topics, web,
+};
 
 /// One method of one path.
 pub struct Route {
@@ -55,6 +57,7 @@ pub fn all() -> Vec<Route> {
         write(Method::DELETE, "/v1/groups/{group}", delete(groups::remove)),
         write(Method::POST, "/v1/groups/{group}/seek", post(groups::seek)),
         write(Method::POST, "/v1/groups/{group}/commit", post(groups::commit)),
+        Route { method: Method::POST, path: "/v1/query", handler: post(query::run), compress: false },
     ]
 }
 

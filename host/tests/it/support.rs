@@ -68,6 +68,10 @@ impl Host {
         Self { child, url, postgres_url, data_dir: data_dir.to_path_buf(), arguments }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, as the kernel does it when memory runs out.
     pub fn kill(&mut self) {
         self.child.kill().expect("the host can be killed");

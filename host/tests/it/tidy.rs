@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
-    &["plugin", "tables"],
+    &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],
     &["log"],
