@@ -117,15 +117,12 @@ impl Rig {
                 self.log.append(&self.topic, part.to_vec(), to(partition)).await.unwrap();
             }
         }
-        let written = "SELECT count(*) FROM tidemill.segments s WHERE s.state = 'open' AND EXISTS \
-                       (SELECT 1 FROM tidemill.log_counter c WHERE c.topic_id = s.topic_id AND c.last_ts >= s.lower)";
+        let still_written = "SELECT count(*) FROM tidemill.segments s \
+                             WHERE s.state = 'open' AND s.upper > clock_timestamp() AND EXISTS \
+                               (SELECT 1 FROM tidemill.log_counter c \
+                                WHERE c.topic_id = s.topic_id AND c.last_ts >= s.lower)";
         let pool = self.database.pool.clone();
-        eventually("the segment's time is over", || async {
-            count(&pool, "SELECT count(*) FROM tidemill.segments s WHERE s.state = 'open' AND s.upper <= clock_timestamp() \
-                          AND EXISTS (SELECT 1 FROM tidemill.log_counter c WHERE c.topic_id = s.topic_id AND c.last_ts >= s.lower)")
-                .await
-                == count(&pool, written).await
-        })
+        eventually("the segment's time is over", || async { self::count(&pool, still_written).await == 0 })
         .await;
         self.maintainer.tick().await.unwrap();
     }

@@ -122,14 +122,18 @@ impl Mirror {
     async fn provide(this: &Arc<Self>, objects: &[Object]) -> Result<Pin, QueryError> {
         let _turn = this.fetching.lock().await;
         let mut pin = Pin { mirror: Some(this.clone()), paths: Vec::new() };
-        let missing: Vec<&Object> = objects.iter().filter(|object| !this.pin(object, &mut pin)).collect();
+        let missing: Vec<Object> =
+            objects.iter().filter(|object| !this.pin(object, &mut pin)).cloned().collect();
         this.make_room(missing.iter().map(|object| object.bytes).sum())?;
-        let fetches = missing.into_iter().map(|object| async move { this.fetch(object).await.map(|()| object) });
+        let fetches = missing.into_iter().map(|object| {
+            let this = this.clone();
+            async move { this.fetch(&object).await.map(|()| object) }
+        });
         let mut fetched = stream::iter(fetches).buffer_unordered(SIDE_BY_SIDE);
         while let Some(object) = fetched.try_next().await? {
             let file = Kept { bytes: object.bytes, used: Instant::now(), pins: 0 };
             this.kept().insert(object.path.clone(), file);
-            this.pin(object, &mut pin);
+            this.pin(&object, &mut pin);
         }
         Ok(pin)
     }

@@ -37,7 +37,7 @@ pub struct Views {
 #[derive(Debug, Default)]
 pub struct Held {
     hot: Vec<Arc<Chunk>>,
-    archived: Pin,
+    _archived: Pin,
 }
 
 impl Sources {
@@ -77,7 +77,7 @@ impl Sources {
             needed.dedup();
         }
         let archived = self.objects.provide(&needed).await.map_err(HotError::Failed)?;
-        let mut gathered = Views { views: Vec::new(), held: Held { hot: Vec::new(), archived } };
+        let mut gathered = Views { views: Vec::new(), held: Held { hot: Vec::new(), _archived: archived } };
         for topic in topics {
             let Holding { objects, hot: ranges } = holdings.remove(&topic.id).unwrap_or_default();
             let files = self.hot.collect(topic, &ranges).await?;
