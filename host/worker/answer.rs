@@ -65,7 +65,7 @@ struct Ended {
 /// What turns rows into bytes.
 enum Writer<'a> {
     Lines { lines: Lines, sent: u64, output: &'a mut Output },
-    Parquet(parquet::Parquet<'a>),
+    Parquet(Box<parquet::Parquet<'a>>),
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
                 send(output, &header)?;
                 Ok(Self::Lines { lines: Lines::Csv, sent: header.len() as u64, output })
             }
-            AnswerFormat::Parquet => Ok(Self::Parquet(parquet::Parquet::new(schema, output)?)),
+            AnswerFormat::Parquet => Ok(Self::Parquet(Box::new(parquet::Parquet::new(schema, output)?))),
         }
     }
 

@@ -201,7 +201,10 @@ async fn a_client_that_goes_away_ends_its_query_and_the_third_one_waits() {
         }
         assert!(waiting.len() <= 8, "nobody is refused");
     };
-    assert_eq!((refused.0, &refused.1["error"]["code"]), (StatusCode::TOO_MANY_REQUESTS, &json!("query_busy")));
+    assert_eq!(
+        (refused.0, &refused.1["error"]["code"]),
+        (StatusCode::TOO_MANY_REQUESTS, &json!("query_busy"))
+    );
     assert_eq!(waiting.len(), 8);
     for query in started {
         query.abort();
