@@ -55,10 +55,10 @@ function joined(things: Table, alerts: Table): Example {
   FROM ${quoted(things.name)}
   GROUP BY id
 )
-SELECT a._ts AS at, a.alert, a.id, now.seen, now.lat, now.lon
+SELECT a._ts AS time, a.alert, a.id, now.seen, now.lat, now.lon
 FROM ${quoted(alerts.name)} a
 JOIN now USING (id)
-ORDER BY at DESC
+ORDER BY time DESC
 LIMIT 100;`,
   };
 }
