@@ -76,12 +76,8 @@ export class QuerySidebar {
 
   private table({ name }: Table): HTMLElement {
     const use = h("button", { type: "button", class: "schema-use", title: `Insert ${name}`, "aria-label": `Insert ${name}` }, "insert");
-    use.addEventListener("click", (event) => {
-      // Within a summary a click would also fold it.
-      event.preventDefault();
-      this.calls.insert(name);
-    });
-    return h("details", { class: "schema-topic" }, h("summary", {}, h("span", { class: "schema-name" }, name), use), h("ul"));
+    use.addEventListener("click", () => { this.calls.insert(name); });
+    return h("div", { class: "schema-topic" }, h("details", {}, h("summary", {}, h("span", { class: "schema-name" }, name)), h("ul")), use);
   }
 
   private updateTable(element: HTMLElement, table: Table): void {

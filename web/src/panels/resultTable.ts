@@ -17,10 +17,11 @@ const SHOWN = 200;
 
 export class ResultTable {
   private readonly columns = h("colgroup");
-  private readonly head = h("tr", { "aria-rowindex": 1 });
-  private readonly body = h("tbody");
-  private readonly table = h("table", { role: "grid", class: "result-table" }, this.columns, h("thead", {}, this.head), this.body);
-  private readonly scroll = h("div", { class: "result-scroll", tabindex: 0, role: "region", "aria-label": "Rows" }, this.table);
+  private readonly head = h("tr", { role: "row", "aria-rowindex": 1 });
+  private readonly body = h("tbody", { role: "rowgroup" });
+  private readonly table = h("table", { role: "presentation", class: "result-table" }, this.columns, h("thead", { role: "rowgroup" }, this.head), this.body);
+  /** The grid: it has the focus, and names the cell with the cursor. */
+  private readonly scroll = h("div", { class: "result-scroll", tabindex: 0, role: "grid", "aria-label": "Rows" }, this.table);
   private readonly value = h("code", { class: "result-value" });
   private readonly copy = h("button", { type: "button", class: "button" }, "Copy");
   private readonly detail = h("div", { class: "result-detail", hidden: true }, this.value, this.copy);
@@ -60,8 +61,9 @@ export class ResultTable {
     this.detail.hidden = true;
     this.scroll.scrollTop = 0;
     this.scroll.scrollLeft = 0;
-    this.table.setAttribute("aria-rowcount", String(answer.rows.length + 1));
-    this.table.setAttribute("aria-colcount", String(answer.columns.length));
+    this.scroll.removeAttribute("aria-activedescendant");
+    this.scroll.setAttribute("aria-rowcount", String(answer.rows.length + 1));
+    this.scroll.setAttribute("aria-colcount", String(answer.columns.length));
     this.layOut();
     this.sort();
   }
@@ -101,7 +103,7 @@ export class ResultTable {
       this.head.querySelectorAll("button")[index]?.focus();
     });
     const sortedBy = own === null ? "none" : own.descending ? "descending" : "ascending";
-    return h("th", { scope: "col", "aria-sort": sortedBy, "aria-colindex": index + 1, class: `is-${this.kinds[index] ?? "text"}` }, button);
+    return h("th", { role: "columnheader", "aria-sort": sortedBy, "aria-colindex": index + 1, class: `is-${this.kinds[index] ?? "text"}` }, button);
   }
 
   /** Draws the rows in view; `all` also where they are the same rows as before. */
@@ -138,7 +140,7 @@ export class ResultTable {
         shown,
       );
     });
-    return h("tr", { "aria-rowindex": place + 2 }, ...cells);
+    return h("tr", { role: "row", "aria-rowindex": place + 2 }, ...cells);
   }
 
   private activate(to: { row: number; column: number }): void {
