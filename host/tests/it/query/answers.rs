@@ -38,10 +38,8 @@ async fn a_topic_is_a_table_with_typed_columns() {
     );
     assert_eq!(answer["rows"], json!([["airliner", 334, 0.5], ["cargo", 333, 1.5], ["private", 333, 2.5]]));
     assert_eq!((&answer["row_count"], &answer["truncated"]), (&json!(3), &json!(false)));
-    assert!(
-        answer["rows_read"].as_u64() >= Some(1_000) && answer["bytes_read"].as_u64() > Some(0),
-        "{answer}"
-    );
+    assert_eq!(answer["rows_read"], 1_000, "{answer}");
+    assert!(answer["bytes_read"].as_u64() > Some(0), "{answer}");
 
     asked.produce(1_000, 1_500).await;
     assert_eq!(
