@@ -19,9 +19,7 @@ use crate::config::plan::{Cold, OnError, StageKind};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{
-    CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token,
-};
+use crate::plugin::{CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token};
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::state::TaskState;
