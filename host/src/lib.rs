@@ -9,6 +9,7 @@ pub mod api;
 pub mod pipeline;
 
 pub mod plugin;
+pub mod registry;
 pub mod tables;
 
 pub mod query;

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
+    &["registry"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

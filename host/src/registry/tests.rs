@@ -1,0 +1,1 @@
+//! Decisions about versions, as Postgres takes them.
