@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-plugins="aircraft-generator latest-position flight-watch log-sink test-identity test-misbehave \
+plugins="aircraft-generator latest-position flight-watch log-sink test-identity test-marked test-misbehave \
     test-spin-describe"
 target=wasm32-wasip2
 target_dir=${CARGO_TARGET_DIR:-target}

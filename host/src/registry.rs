@@ -5,14 +5,13 @@
 //! Bound: a hundred changes of each stage are remembered, and the bytes of what ran lately.
 //! Failure: nothing here is needed while a stage runs; without Postgres the version that runs goes on.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 
 use crate::clock::rfc3339;
 use crate::ids::{Micros, PipelineName, StageName};
+use crate::log::LogError;
 use crate::plugin::{Descriptor, Plugin};
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -26,19 +25,19 @@ pub enum RegistryError {
     /// It cannot be done as things stand.
     #[error("{0}")]
     Impossible(String),
-    #[error("postgres: {0}")]
-    Postgres(Arc<sqlx::Error>),
+    #[error(transparent)]
+    Postgres(LogError),
 }
 
 impl From<sqlx::Error> for RegistryError {
     fn from(error: sqlx::Error) -> Self {
-        let Some(said) = error.as_database_error() else { return Self::Postgres(Arc::new(error)) };
+        let Some(said) = error.as_database_error() else { return Self::Postgres(error.into()) };
         let words = said.message().to_string();
         match said.code().as_deref() {
             Some("TM001") => Self::Unknown(words),
             Some("TM005") => Self::Invalid(words),
             Some("TM006") => Self::Impossible(words),
-            _ => Self::Postgres(Arc::new(error)),
+            _ => Self::Postgres(error.into()),
         }
     }
 }

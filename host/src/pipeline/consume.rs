@@ -220,7 +220,7 @@ impl<'a> Task<'a> {
         let taken = |index: &usize| !also_refused.iter().any(|(also, _)| also == index);
         let first = refused.iter().find(|(index, _)| taken(index)).map(|(_, reason)| reason.clone());
         let more = refused.iter().filter(|(index, _)| taken(index)).count();
-        let verdict = trial.weigh(batch.len(), more);
+        let verdict = trial.count.weigh(batch.len(), more);
         self.finish(elder, batch, elders, also_refused, token).await?;
         match verdict {
             Some(verdict) => {
@@ -282,7 +282,9 @@ impl<'a> Task<'a> {
             committed => committed?,
         }
         self.stage.cell.count(count, effects.records_out(), effects.refused);
-        self.stage.passed(self.current.version(), count).await;
+        let current = self.current.version();
+        let weighed = version.digest() != current.digest();
+        self.stage.passed(current, if weighed { 0 } else { count }).await;
         if self.current.trial().is_none() {
             self.elder = None;
         }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::component::ComponentError;
 use super::reload::PushError;
 use super::stage::{Services, Stage};
-use super::status::{FilesError, PipelineStatus};
+use super::status::{Candidate, FilesError, PipelineStatus};
 use super::supervisor::Running;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
@@ -19,7 +19,7 @@ use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
 use crate::log::offsets::HEARTBEAT;
 use crate::plugin::{ColumnType, PluginEngine, Table as TableDescriptor};
-use crate::registry::RegistryError;
+use crate::registry::{Registry, RegistryError};
 use crate::tables::{self, ColumnSpec, TableError, TableSpec, Tables};
 
 /// Why a plan was not applied. What ran before runs on.
@@ -162,6 +162,16 @@ impl Runtime {
                 stages: stages(&pipeline.name),
             })
             .collect()
+    }
+
+    /// What stages run, by decision of all hosts.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.services.registry
+    }
+
+    /// The component that a stage of this host was offered last and did not take.
+    pub fn candidate(&self, key: &StageKey) -> Option<Candidate> {
+        self.inner.stage(key).ok()?.cell.candidate()
     }
 
     /// Why the pipeline files as they are now do not run; None when they do.

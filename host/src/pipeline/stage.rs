@@ -116,10 +116,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Counts a batch for the probation of its version, and ends that when it has shown enough.
+    /// Counts a batch, and those of its messages that were not weighed, for the probation of a version, and ends that when
+    /// it has shown enough.
     pub async fn passed(&self, version: &Version, messages: usize) {
         let Some(trial) = version.trial() else { return };
-        if !trial.passes(messages, std::time::Instant::now()) {
+        if !trial.count.passes(messages, std::time::Instant::now()) {
             return;
         }
         match self.services.registry.prove(&self.label(), version.active.epoch).await {
@@ -136,7 +137,7 @@ impl Stage {
             }
             Err(error) => {
                 tracing::debug!(stage = self.label(), %error, "the end of a probation is not written down yet");
-                trial.undecided();
+                trial.count.undecided();
             }
         }
     }

@@ -201,6 +201,10 @@ impl StageCell {
         metrics::counter!("tidemill_stage_commits_total", &labels).increment(1);
     }
 
+    pub fn candidate(&self) -> Option<Candidate> {
+        lock(&self.wanted).candidate.clone()
+    }
+
     /// Called once a second, for the rates.
     pub fn sample(&self, now: Instant) {
         let mut samples = lock(&self.samples);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::plan::Probation;
 use crate::plugin::{Instance, Plugin};
@@ -93,6 +93,12 @@ impl Version {
 pub struct Trial {
     /// What takes over.
     pub elder: Arc<Version>,
+    pub count: Count,
+}
+
+/// What a version on probation has shown so far.
+#[derive(Debug)]
+pub struct Count {
     rules: Probation,
     since: Instant,
     batches: AtomicU32,
@@ -104,8 +110,13 @@ pub struct Trial {
 
 impl Trial {
     pub fn new(elder: Arc<Version>, rules: Probation, now: Instant) -> Self {
+        Self { elder, count: Count::new(rules, now) }
+    }
+}
+
+impl Count {
+    fn new(rules: Probation, now: Instant) -> Self {
         Self {
-            elder,
             rules,
             since: now,
             batches: AtomicU32::new(0),
@@ -118,7 +129,7 @@ impl Trial {
     /// Counts messages of which the new version refused some that the old one takes. Gives the reason to go back when
     /// these are too many.
     pub fn weigh(&self, messages: usize, refused: usize) -> Option<String> {
-        let messages = self.messages.load(Ordering::Relaxed) + messages as u64;
+        let messages = self.messages.fetch_add(messages as u64, Ordering::Relaxed) + messages as u64;
         let refused = self.refused.fetch_add(refused as u64, Ordering::Relaxed) + refused as u64;
         let allowed = self.rules.errors * messages as f64;
         (refused as f64 > allowed).then(|| {
@@ -129,7 +140,8 @@ impl Trial {
         })
     }
 
-    /// Counts a batch that was committed. True, once, when the probation is over.
+    /// Counts a batch that was committed, with those of its messages that were not [weighed](Self::weigh). True, once,
+    /// when the probation is over.
     pub fn passes(&self, messages: usize, now: Instant) -> bool {
         self.messages.fetch_add(messages as u64, Ordering::Relaxed);
         let batches = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
@@ -143,13 +155,39 @@ impl Trial {
     pub fn undecided(&self) {
         self.decided.store(false, Ordering::Relaxed);
     }
+}
 
-    /// What is left of it: batches and time.
-    pub fn left(&self, now: Instant) -> (u32, Duration) {
-        let lasted = now.saturating_duration_since(self.since);
-        (
-            self.rules.batches.saturating_sub(self.batches.load(Ordering::Relaxed)),
-            self.rules.time.saturating_sub(lasted),
-        )
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rules() -> Probation {
+        Probation { batches: 3, time: Duration::from_secs(10), errors: 0.1 }
+    }
+
+    #[test]
+    fn a_probation_ends_once_after_its_batches_and_its_time() {
+        let start = Instant::now();
+        let count = Count::new(rules(), start);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!((0..5).all(|_| !count.passes(1, after(9))));
+        assert!(count.passes(1, after(10)));
+        assert!(!count.passes(1, after(11)));
+        count.undecided();
+        assert!(count.passes(1, after(12)));
+
+        let idle = Count::new(rules(), start);
+        assert!(!idle.passes(1, after(60)), "time alone proves nothing");
+    }
+
+    #[test]
+    fn refusals_beyond_the_share_end_it() {
+        let count = Count::new(rules(), Instant::now());
+        count.passes(90, Instant::now());
+        assert_eq!(count.weigh(10, 10), None);
+        let reason = count.weigh(10, 2);
+        assert!(reason.as_ref().is_some_and(|it| it.starts_with("it refused 12 of 110")), "{reason:?}");
     }
 }
