@@ -161,7 +161,8 @@ pub struct Registry {
     pool: PgPool,
 }
 
-const ACTIVE: &str = "SELECT pipeline || '/' || stage AS label, *, tidemill.micros(changed_at) AS changed FROM ";
+const ACTIVE: &str =
+    "SELECT pipeline || '/' || stage AS label, *, tidemill.micros(changed_at) AS changed FROM ";
 
 impl Registry {
     pub fn new(pool: PgPool) -> Self {
@@ -232,14 +233,19 @@ impl Registry {
 
     /// What every stage runs, by `pipeline/stage`.
     pub async fn all(&self) -> Result<Vec<Active>, RegistryError> {
-        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{ACTIVE} tidemill.stage_plugins ORDER BY label")))
-            .fetch_all(&self.pool)
-            .await?;
+        let rows =
+            sqlx::query(sqlx::AssertSqlSafe(format!("{ACTIVE} tidemill.stage_plugins ORDER BY label")))
+                .fetch_all(&self.pool)
+                .await?;
         rows.iter().map(|row| Ok(active(row)?)).collect()
     }
 
     /// What a stage runs; None if it never ran.
-    pub async fn of(&self, pipeline: &PipelineName, stage: &StageName) -> Result<Option<Active>, RegistryError> {
+    pub async fn of(
+        &self,
+        pipeline: &PipelineName,
+        stage: &StageName,
+    ) -> Result<Option<Active>, RegistryError> {
         let sql = format!("{ACTIVE} tidemill.stage_plugins WHERE pipeline = $1 AND stage = $2");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(pipeline.as_str())
@@ -320,12 +326,8 @@ impl Registry {
     /// Goes back by hand, to the version before or to the one that `to` begins the digest of.
     pub async fn roll_back(&self, stage: &str, to: Option<&str>, by: &str) -> Result<Active, RegistryError> {
         let sql = format!("{ACTIVE} tidemill.rollback_plugin($1, $2, $3)");
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(stage)
-            .bind(to)
-            .bind(by)
-            .fetch_one(&self.pool)
-            .await?;
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(stage).bind(to).bind(by).fetch_one(&self.pool).await?;
         Ok(active(&row)?)
     }
 }

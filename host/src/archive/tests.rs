@@ -9,8 +9,8 @@ use sha2::Digest;
 use sqlx::postgres::PgPool;
 
 use super::*;
-use crate::config::plan::{Cold, Format, Hold, TopicPlan};
 use crate::clock::Clock;
+use crate::config::plan::{Cold, Format, Hold, TopicPlan};
 use crate::ids::{GroupName, HostId};
 use crate::log::testing::*;
 use crate::log::{Log, Topic};
@@ -69,11 +69,7 @@ fn eager() -> MaintainerOptions {
 
 /// Fails fast, sweeps each time.
 fn quick() -> ArchiverOptions {
-    ArchiverOptions {
-        retry: Duration::ZERO,
-        sweep_every: Duration::ZERO,
-        ..ArchiverOptions::default()
-    }
+    ArchiverOptions { retry: Duration::ZERO, sweep_every: Duration::ZERO, ..ArchiverOptions::default() }
 }
 
 /// A log, a bucket in a folder, and what moves between them.
@@ -95,7 +91,12 @@ impl Rig {
         Self::with(topic, bucket, folder, quick()).await
     }
 
-    async fn with(topic: TopicPlan, bucket: Bucket, folder: tempfile::TempDir, options: ArchiverOptions) -> Self {
+    async fn with(
+        topic: TopicPlan,
+        bucket: Bucket,
+        folder: tempfile::TempDir,
+        options: ArchiverOptions,
+    ) -> Self {
         let (database, log) = open().await;
         let topic = log.create_topic(&topic).await.unwrap();
         let maintainer = Maintainer::new(database.pool.clone(), Clock::system(), eager());
@@ -123,7 +124,7 @@ impl Rig {
                                 WHERE c.topic_id = s.topic_id AND c.last_ts >= s.lower)";
         let pool = self.database.pool.clone();
         eventually("the segment's time is over", || async { self::count(&pool, still_written).await == 0 })
-        .await;
+            .await;
         self.maintainer.tick().await.unwrap();
     }
 
@@ -192,7 +193,10 @@ async fn a_sealed_segment_becomes_objects_that_give_the_same_records() {
     }
     let paths = rig.paths().await;
     assert!(paths.iter().all(|path| path.starts_with("archive/events/date=20")), "{paths:?}");
-    assert_eq!(rig.bucket.list("archive").await.unwrap().into_iter().collect::<BTreeSet<_>>(), paths.into_iter().collect());
+    assert_eq!(
+        rig.bucket.list("archive").await.unwrap().into_iter().collect::<BTreeSet<_>>(),
+        paths.into_iter().collect()
+    );
     assert_eq!(count(&rig.database.pool, "SELECT count(*) FROM tidemill.loose_objects").await, 0);
     assert_eq!(std::fs::read_dir(rig.folder.path().join("work")).unwrap().count(), 0, "no file is left");
     let again = rig.archiver.tick().await.unwrap();
@@ -219,7 +223,10 @@ async fn what_is_archived_leaves_postgres_when_its_time_is_over_and_not_before()
     assert!(bounds.iter().all(|bounds| bounds.start == 100 && bounds.next == 100), "{bounds:?}");
     let segments = picture::segments(&rig.database.pool, rig.topic.id, 10).await.unwrap();
     let dropped: Vec<_> = segments.iter().filter(|segment| segment.state == "dropped").collect();
-    assert!(dropped.iter().any(|segment| segment.cold_records == 200 && segment.hot_bytes == 0), "{segments:?}");
+    assert!(
+        dropped.iter().any(|segment| segment.cold_records == 200 && segment.hot_bytes == 0),
+        "{segments:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

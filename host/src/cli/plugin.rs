@@ -288,12 +288,8 @@ fn show(now: &Active, answer: &Value, as_json: bool) -> anyhow::Result<ExitCode>
         print_json(answer)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut line = format!(
-        "{} runs {} since {}",
-        plain(&now.stage),
-        short_digest(&now.digest),
-        plain(&now.changed_at)
-    );
+    let mut line =
+        format!("{} runs {} since {}", plain(&now.stage), short_digest(&now.digest), plain(&now.changed_at));
     if let ("probation", Some(previous)) = (now.state.as_str(), &now.previous) {
         line.push_str(&format!(", on probation; {} stands by", short_digest(previous)));
     }
@@ -309,10 +305,7 @@ mod tests {
     fn a_stage_is_named_with_its_pipeline() {
         let read = stage("aircraft/watch").unwrap();
         assert_eq!((read.pipeline.as_str(), read.name.as_str()), ("aircraft", "watch"));
-        assert_eq!(
-            read.path(&["rollback"]).join("/"),
-            "v1/pipelines/aircraft/stages/watch/plugin/rollback"
-        );
+        assert_eq!(read.path(&["rollback"]).join("/"), "v1/pipelines/aircraft/stages/watch/plugin/rollback");
         assert!(["watch", "/watch", "aircraft/", "a/b/c"].iter().all(|text| stage(text).is_err()));
     }
 }

@@ -367,7 +367,8 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         let words = self.stage.words(&error);
-        let tries = matches!(error, CallError::Retry { .. }) && self.attempts + 1 < self.stage.plan.max_attempts;
+        let tries =
+            matches!(error, CallError::Retry { .. }) && self.attempts + 1 < self.stage.plan.max_attempts;
         if self.current.trial().is_some() && !tries && !is_of_the_host(&error) {
             let reason = format!("at offset {}: {words}", self.offset);
             return self.give_up_version(&reason).await;

@@ -113,7 +113,12 @@ impl Runtime {
         let at = self.inner.services.log.clock().now();
         let candidate = Candidate::new(digest.clone(), from.to_string(), error.to_string(), at);
         if running.cell.refuse(Some(candidate)) {
-            tracing::warn!(stage = running.label(), digest, error, "the changed file is not taken; what runs goes on");
+            tracing::warn!(
+                stage = running.label(),
+                digest,
+                error,
+                "the changed file is not taken; what runs goes on"
+            );
         }
     }
 
@@ -164,8 +169,7 @@ impl Inner {
     /// A component for a running stage: checked, and tried with its config.
     async fn fit_running(&self, running: &Stage, bytes: Bytes) -> Result<Fitted, ApplyError> {
         let component = component::check(&self.engine, &bytes, &running.plan).await;
-        let component =
-            component.map_err(|error| ApplyError::Component { stage: running.label(), error })?;
+        let component = component.map_err(|error| ApplyError::Component { stage: running.label(), error })?;
         self.fit(&running.cell.pipeline, &running.plan, bytes, component, true).await
     }
 
@@ -259,7 +263,9 @@ impl Inner {
 
     fn is_stuck(&self, active: &Active) -> bool {
         let stuck = lock(&self.stuck);
-        stuck.get(&active.stage).is_some_and(|(epoch, since)| *epoch == active.epoch && since.elapsed() < STUCK)
+        stuck
+            .get(&active.stage)
+            .is_some_and(|(epoch, since)| *epoch == active.epoch && since.elapsed() < STUCK)
     }
 }
 

@@ -93,7 +93,8 @@ impl Stage {
     /// current one any more.
     pub async fn fail(&self, version: &Version, reason: &str) -> Result<(), StageError> {
         let deciding = self.decide().await;
-        let (Some(trial), true) = (version.trial(), self.version().active.epoch == version.active.epoch) else {
+        let (Some(trial), true) = (version.trial(), self.version().active.epoch == version.active.epoch)
+        else {
             return Ok(());
         };
         let registry = &self.services.registry;

@@ -148,7 +148,8 @@ impl Seen {
         self.components.retain(|key, _| stages.iter().any(|(running, _)| running == key));
         for (key, stage) in stages {
             let file = lock(&runtime.inner.plan).pipelines.get(&key.pipeline).map(|it| it.file.clone());
-            let Some(path) = file.and_then(|file| runtime.inner.folders.locate(&stage.plan.plugin, &file)) else {
+            let Some(path) = file.and_then(|file| runtime.inner.folders.locate(&stage.plan.plugin, &file))
+            else {
                 continue;
             };
             let Some(stamp) = Stamp::of(&path) else { continue };
@@ -205,7 +206,9 @@ async fn reload(runtime: &Runtime, pipelines: &[PathBuf]) -> Reload {
     let at = crate::clock::rfc3339(runtime.inner.services.log.clock().now());
     if runtime.set_files_error(error.clone().map(|error| FilesError { error, at })) {
         match error {
-            Some(error) => tracing::error!("the changed pipeline files do not run; what ran before goes on\n{error}"),
+            Some(error) => {
+                tracing::error!("the changed pipeline files do not run; what ran before goes on\n{error}")
+            }
             None => tracing::info!("the pipeline files run as they are"),
         }
     }

@@ -66,8 +66,13 @@ impl Objects {
         let root = root.canonicalize()?;
         let mut kept = HashMap::new();
         find(&root, &root, &mut kept)?;
-        let mirror =
-            Mirror { bucket, root: root.clone(), limit, kept: Mutex::new(kept), fetching: tokio::sync::Mutex::default() };
+        let mirror = Mirror {
+            bucket,
+            root: root.clone(),
+            limit,
+            kept: Mutex::new(kept),
+            fetching: tokio::sync::Mutex::default(),
+        };
         Ok(Self { root, mirror: Some(Arc::new(mirror)) })
     }
 
@@ -200,7 +205,8 @@ impl Mirror {
         let half = place.with_extension("half");
         let folder = place.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
-        let fetched = self.bucket.fetch_to(&object.path, &half).await.map_err(|error| failed(error.to_string()))?;
+        let fetched =
+            self.bucket.fetch_to(&object.path, &half).await.map_err(|error| failed(error.to_string()))?;
         if (fetched.bytes, fetched.sha256.as_str()) != (object.bytes, object.sha256.as_str()) {
             let _ = fs::remove_file(&half);
             return Err(failed("it is not what was put there".to_string()));

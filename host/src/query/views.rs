@@ -46,7 +46,8 @@ impl Sources {
         let topics = self.log.topics().await?;
         self.hot.keep_only(&topics);
         let text = sql.to_lowercase();
-        let (named, unnamed): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| text.contains(topic.name.as_str()));
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| text.contains(topic.name.as_str()));
         // Whoever writes a path reads more than topics; a mirror has it only when it was fetched.
         let everything = self.objects.is_mirror() && text.contains("archive");
         let mut attempt = 1;
@@ -54,7 +55,9 @@ impl Sources {
             match self.collect(&named, everything).await {
                 Err(HotError::Gone) if attempt < ATTEMPTS => attempt += 1,
                 Err(HotError::Gone) => {
-                    return Err(QueryError::Hot("they move into the archive faster than they can be read".to_string()));
+                    return Err(QueryError::Hot(
+                        "they move into the archive faster than they can be read".to_string(),
+                    ));
                 }
                 Err(HotError::Failed(error)) => return Err(error),
                 Ok(gathered) => break gathered,

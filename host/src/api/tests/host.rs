@@ -77,9 +77,11 @@ impl TestHost {
         };
         change(&mut settings);
         let folder = tempfile::tempdir().unwrap();
-        let bucket = Bucket::open(&folder.path().join("bucket").display().to_string(), &BucketOptions::default());
+        let bucket =
+            Bucket::open(&folder.path().join("bucket").display().to_string(), &BucketOptions::default());
         let cache = folder.path().join("cache");
-        let queries = Queries::open(replay.clone(), bucket.unwrap(), &cache, QueryOptions::default()).unwrap();
+        let queries =
+            Queries::open(replay.clone(), bucket.unwrap(), &cache, QueryOptions::default()).unwrap();
         let state = ApiState::new(log, replay, groups, tables, runtime, queries, settings);
         let stop = CancellationToken::new();
         tokio::spawn(serve(state.clone(), listener, stop.clone()));

@@ -10,7 +10,9 @@ use super::{Measure, Reader};
 use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{BatchLimits, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start};
+use crate::config::plan::{
+    BatchLimits, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
+};
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
 use crate::ids::{StageName, TableName, TopicName};
@@ -187,8 +189,11 @@ fn batch(reader: &mut Reader<'_>, path: &KeyPath, batch: &file::Batch) -> BatchL
 
 fn probation(reader: &mut Reader<'_>, path: &KeyPath, probation: &file::Probation) -> Probation {
     let default = Probation::default();
-    let time =
-        Measure { parse: TIME, show: units::show_duration, range: Duration::ZERO..=Duration::from_secs(3600) };
+    let time = Measure {
+        parse: TIME,
+        show: units::show_duration,
+        range: Duration::ZERO..=Duration::from_secs(3600),
+    };
     Probation {
         batches: probation.batches.unwrap_or(default.batches),
         time: reader.measure(&path.key("time"), probation.time.as_deref(), &time, default.time),
