@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::{PgPool, Row};
+use tokio_util::sync::CancellationToken;
 
 use crate::marked::{marked, rename_into};
 use crate::support::{Host, client, eventually, root, scratch, stderr, stdout};
@@ -16,19 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What one call of the swapped stage may take: a version that hangs is found out after this.
 const DEADLINE: Duration = Duration::from_millis(400);
 
-fn pipeline(with_fleet: bool) -> String {
-    let fleet = match with_fleet {
-        true => {
-            "[producers.fleet]\nplugin = \"aircraft-generator\"\nto = \"a\"\nconfig = { aircraft = 500, rate = 5000 }\n"
-        }
-        false => "",
-    };
+/// The stage that is swapped, one beside it, and perhaps a fleet that feeds both.
+fn pipeline(fleet_rate: Option<u32>) -> String {
+    let fleet = fleet_rate.map_or_else(String::new, |rate| {
+        let config = format!("{{ aircraft = 500, rate = {rate} }}");
+        format!("[producers.fleet]\nplugin = \"aircraft-generator\"\nto = \"a\"\nconfig = {config}\n")
+    });
     format!(
         "[pipeline]\nname = \"swaps\"\n\n[topics.a]\npartitions = 2\n\n[topics.b]\npartitions = 2\n\n\
          [topics.c]\npartitions = 2\n\n{fleet}\n\
          [transforms.t]\nplugin = \"./marked.wasm\"\nfrom = \"a\"\nto = \"b\"\n\
          limits = {{ deadline = \"{}ms\", memory = \"16MiB\" }}\n\
-         probation = {{ batches = 3, time = \"50ms\" }}\n\n\
+         probation = {{ batches = 8, time = \"50ms\" }}\n\n\
          [transforms.bystander]\nplugin = \"test-identity\"\nfrom = \"a\"\nto = \"c\"\n",
         DEADLINE.as_millis()
     )
@@ -97,6 +97,26 @@ struct Bench {
     file: PathBuf,
     /// Digest and mark of all that was ever tried.
     marks: Vec<(String, String)>,
+}
+
+/// Several of these feed the stage.
+const FEEDERS: u64 = 3;
+
+/// Sends its share of 5,000 messages a second in small requests, until it is told to stop. Says how many.
+async fn feed(url: String, stop: CancellationToken) -> u64 {
+    const EVERY: Duration = Duration::from_millis(10 * FEEDERS);
+    let url = format!("{url}/v1/topics/a/records?key_separator=:");
+    let (client, mut sent) = (client(), 0);
+    let mut tick = tokio::time::interval(EVERY);
+    while !stop.is_cancelled() {
+        tick.tick().await;
+        let lines: Vec<String> = (sent..sent + 50).map(|n| format!("{}:{n}", n % 100)).collect();
+        let request = client.post(&url).header("content-type", "text/plain").body(lines.join("\n"));
+        let answer = request.send().await.expect("the host answers");
+        assert!(answer.status().is_success(), "{}", answer.status());
+        sent += 50;
+    }
+    sent
 }
 
 impl Bench {
@@ -261,12 +281,12 @@ impl Bench {
     }
 }
 
-async fn start(folder: &Path) -> Bench {
+async fn start(folder: &Path, fleet_rate: Option<u32>) -> Bench {
     let file = folder.join("marked.wasm");
     let first = marked('n', "first");
     rename_into(&file, &first);
     let toml = folder.join("swaps.toml");
-    std::fs::write(&toml, pipeline(true)).expect("written");
+    std::fs::write(&toml, pipeline(fleet_rate)).expect("written");
     let host = Host::start(&folder.join("data"), &[&toml.display().to_string()]);
     let pool = host.pool().await;
     let digest = tidemill::plugin::PluginDigest::of(&first).to_string();
@@ -274,11 +294,14 @@ async fn start(folder: &Path) -> Bench {
     Bench { host, pool, file, marks }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn swaps_under_load_lose_and_double_nothing_and_bad_versions_go_back() {
     let swaps = std::env::var("TIDEMILL_SWAPS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     let folder = scratch();
-    let mut bench = start(folder.path()).await;
+    let mut bench = start(folder.path(), None).await;
+    let stop = CancellationToken::new();
+    let feeders: Vec<_> =
+        (0..FEEDERS).map(|_| tokio::spawn(feed(bench.host.url.clone(), stop.clone()))).collect();
     eventually("the stage runs", PATIENCE, || async { bench.number("SELECT count(*) FROM log.b").await > 0 })
         .await;
     let begun = Instant::now();
@@ -286,21 +309,18 @@ async fn swaps_under_load_lose_and_double_nothing_and_bad_versions_go_back() {
         bench.swap(swap).await;
     }
     let took = begun.elapsed();
-    let inputs = bench.number("SELECT count(*) FROM topics.a").await;
-    // The fleet goes away by a change of the pipeline file, while the rest runs on.
-    std::fs::write(folder.path().join("swaps.toml"), pipeline(false)).expect("written");
-    eventually("the fleet is gone", PATIENCE, || async {
-        bench.host.get("/v1/pipelines").await["pipelines"][0]["stages"]
-            .as_array()
-            .is_some_and(|it| it.len() == 2)
-    })
-    .await;
+    stop.cancel();
+    let mut sent = 0;
+    for feeder in feeders {
+        sent += feeder.await.expect("the feeder ends");
+    }
     eventually("the groups catch up", PATIENCE, || async {
         bench.number("SELECT sum(lag)::bigint FROM tidemill.lag").await == 0
     })
     .await;
-    eprintln!("{swaps} swaps in {took:?}, {:.0} messages/s", inputs as f64 / took.as_secs_f64());
+    eprintln!("{swaps} swaps in {took:?}, {:.0} messages/s", sent as f64 / took.as_secs_f64());
     bench.report_gaps().await;
+    assert_eq!(bench.number("SELECT count(*) FROM topics.a").await, sent as i64);
     bench.assert_exact().await;
     bench.assert_rolled_back_in_time().await;
     let restarts = bench.stage().await["restarts"].clone();
@@ -312,7 +332,7 @@ async fn swaps_under_load_lose_and_double_nothing_and_bad_versions_go_back() {
 #[tokio::test]
 async fn a_push_outlives_a_restart_and_a_lost_file_until_the_file_changes() {
     let folder = scratch();
-    let mut bench = start(folder.path()).await;
+    let mut bench = start(folder.path(), Some(1000)).await;
     bench.swap(0).await;
     let pushed = bench.stage().await["digest"].clone();
     bench.host.kill();
@@ -334,7 +354,7 @@ async fn a_push_outlives_a_restart_and_a_lost_file_until_the_file_changes() {
 #[tokio::test]
 async fn what_cannot_run_is_shown_and_what_runs_goes_on() {
     let folder = scratch();
-    let bench = start(folder.path()).await;
+    let bench = start(folder.path(), Some(1000)).await;
     let before = bench.stage().await["digest"].clone();
     let candidate = |says: &'static str| {
         let bench = &bench;
@@ -368,7 +388,7 @@ async fn what_cannot_run_is_shown_and_what_runs_goes_on() {
     candidate("rolled back here before").await;
 
     let status = || async { bench.host.get("/v1/status").await };
-    std::fs::write(folder.path().join("swaps.toml"), pipeline(true).replace("rate = 5000", "rtae = 5000"))
+    std::fs::write(folder.path().join("swaps.toml"), pipeline(Some(100)).replace("rate", "rtae"))
         .expect("written");
     eventually("the mistake is shown", PATIENCE, || async {
         status().await["pipeline_files"]["error"].as_str().is_some_and(|error| error.contains("rtae"))
@@ -376,8 +396,7 @@ async fn what_cannot_run_is_shown_and_what_runs_goes_on() {
     .await;
     let shown = stdout(&bench.host.cli(&["status"]));
     assert!(shown.contains("rtae") && shown.contains("did not take"), "{shown}");
-    std::fs::write(folder.path().join("swaps.toml"), pipeline(true).replace("rate = 5000", "rate = 100"))
-        .expect("written");
+    std::fs::write(folder.path().join("swaps.toml"), pipeline(Some(100))).expect("written");
     eventually("the files run again", PATIENCE, || async { status().await["pipeline_files"].is_null() })
         .await;
 }
@@ -385,7 +404,7 @@ async fn what_cannot_run_is_shown_and_what_runs_goes_on() {
 #[tokio::test]
 async fn the_command_line_pushes_rolls_back_and_tells() {
     let folder = scratch();
-    let bench = start(folder.path()).await;
+    let bench = start(folder.path(), Some(1000)).await;
     let first = bench.stage().await["digest"].clone();
     let file = |name: &str, bytes: Vec<u8>| {
         let file = folder.path().join(name);
@@ -431,7 +450,7 @@ async fn the_command_line_pushes_rolls_back_and_tells() {
 #[tokio::test]
 async fn two_hosts_run_what_one_of_them_was_given() {
     let folder = scratch();
-    let mut bench = start(folder.path()).await;
+    let mut bench = start(folder.path(), Some(1000)).await;
     let toml = folder.path().join("swaps.toml").display().to_string();
     let url = bench.host.postgres_url.clone();
     let second = Host::start(&folder.path().join("second"), &[&toml, "--database-url", &url]);
