@@ -11,6 +11,7 @@ pub mod pipeline;
 pub mod state;
 
 pub mod plugin;
+pub mod registry;
 pub mod tables;
 
 pub mod query;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::ClientArgs;
 use super::client::views::{Group, GroupTopics, Groups};
-use super::output::{count, plain, print, print_json, print_table, rate, table};
+use super::output::{count, plain, print, print_json, print_table, rate, short_digest, table};
 
 /// List, describe, move and delete consumer groups
 #[derive(Args, Debug)]
@@ -156,13 +156,6 @@ fn partition_table(topics: &[Group]) -> Table {
         }
     }
     out
-}
-
-/// `sha256:0123456789ab`: enough to tell builds apart.
-fn short_digest(digest: &str) -> String {
-    let (scheme, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
-    let start: String = hex.chars().take(12).collect();
-    plain(&format!("{scheme}:{start}"))
 }
 
 async fn seek(args: SeekArgs) -> anyhow::Result<()> {

@@ -151,6 +151,9 @@ pub struct Stage {
     /// Deliveries of one message before `on_error` applies, 1 to 100. Default 5.
     #[schemars(range(min = 1, max = 100), extend("default" = 5))]
     pub max_attempts: Option<u32>,
+    /// What a new version of the plugin has to show, while the stage runs, before the version before is let go.
+    #[serde(default)]
+    pub probation: Probation,
     /// What the plugin may import beside its log. Default: nothing.
     #[schemars(example = ["state", "clock"])]
     #[serde(default)]
@@ -200,6 +203,21 @@ pub struct Limits {
     /// A value in the state, 1KiB to 16MiB. Default "1MiB".
     #[schemars(example = "1MiB", extend("default" = "1MiB"))]
     pub state_value: Option<String>,
+}
+
+/// What a new version of a running stage's plugin has to show. If it fails, the version before runs again.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probation {
+    /// Batches without a failure, 0 to 10,000. Default 20. With 0 and time = "0s" a new version is simply believed.
+    #[schemars(range(max = 10_000), extend("default" = 20))]
+    pub batches: Option<u32>,
+    /// How long it lasts at least, 0s to 1h. Default "10s".
+    #[schemars(example = "10s", extend("default" = "10s"))]
+    pub time: Option<String>,
+    /// Share of the messages that it may refuse beyond what the version before refuses, 0 to 1. Default 0.01.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.01))]
+    pub errors: Option<f64>,
 }
 
 /// How much one call of a plugin gets.

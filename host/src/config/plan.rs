@@ -124,6 +124,7 @@ pub struct StagePlan {
     pub on_error: OnError,
     /// Deliveries of one message before `on_error` applies, 1..=100; default 5. Counts those that asked for a retry.
     pub max_attempts: u32,
+    pub probation: Probation,
     pub batch: BatchLimits,
     /// What it reads; None for a producer.
     pub input: Option<Input>,
@@ -213,6 +214,30 @@ pub struct BatchLimits {
 impl Default for BatchLimits {
     fn default() -> Self {
         Self { records: 1_000, bytes: 1 << 20, linger: Duration::ZERO }
+    }
+}
+
+/// What a new version of a running stage's plugin has to show before the one before it is let go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probation {
+    /// Batches that it processes without a failure, 0..=10,000; default 20.
+    pub batches: u32,
+    /// How long it runs at least, 0..=1 h; default 10 s.
+    pub time: Duration,
+    /// Share of its messages that it may refuse beyond what the version before refuses, 0..=1; default 0.01.
+    pub errors: f64,
+}
+
+impl Probation {
+    /// Whether a new version is simply believed.
+    pub fn is_off(&self) -> bool {
+        self.batches == 0 && self.time.is_zero()
+    }
+}
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self { batches: 20, time: Duration::from_secs(10), errors: 0.01 }
     }
 }
 

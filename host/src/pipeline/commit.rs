@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::effects::{DeadLetter, Effects};
 use super::stage::{Stage, StageError};
 use super::status::State;
+use super::version::Version;
 use crate::config::plan::Acks;
 use crate::ids::{Offset, TopicName};
 use crate::log::AppendError;
@@ -49,8 +50,11 @@ enum Standing {
 }
 
 /// Writes a batch's effects, again and again until it is known that they are stored or that they may not be.
+///
+/// `version` made them: outputs and dead letters name its digest.
 pub async fn commit(
     stage: &Stage,
+    version: &Version,
     step: Step<'_>,
     effects: &Effects,
     token: &CancellationToken,
@@ -58,7 +62,7 @@ pub async fn commit(
     let mut backoff = Backoff::default();
     let mut tried = false;
     loop {
-        let error = match write(stage, step, effects).await {
+        let error = match write(stage, version, step, effects).await {
             Ok(()) => break,
             Err(error) => error,
         };
@@ -137,13 +141,18 @@ fn after(stage: &Stage, effects: &Effects) {
     }
 }
 
-async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), WriteError> {
+async fn write(
+    stage: &Stage,
+    version: &Version,
+    step: Step<'_>,
+    effects: &Effects,
+) -> Result<(), WriteError> {
     let pool: &PgPool = stage.services.log.pool();
-    let digest = stage.plugin.digest().to_string();
+    let digest = version.digest();
     let mut transaction = pool.begin().await?;
     let lineage_input = match step {
         Step::Group { lease, from, to } => {
-            advance_in(&mut transaction, lease, from, to, &digest).await?;
+            advance_in(&mut transaction, lease, from, to, digest).await?;
             Some(InputRange { partition: lease.partition, offset: from })
         }
         Step::Source { lease, position } => {
@@ -162,13 +171,13 @@ async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), W
     }
     if let Some(topic) = &stage.input {
         for letter in &effects.dead {
-            bury(&mut transaction, stage, &topic.name, letter, &digest).await?;
+            bury(&mut transaction, stage, &topic.name, letter, digest).await?;
         }
     }
     for output in &effects.outputs {
         let identity = output.index.iter().enumerate().all(|(at, index)| at == *index as usize);
         let lineage = Lineage {
-            origin: Some(stage.origin),
+            origin: Some(version.origin),
             input: lineage_input,
             index: (lineage_input.is_some() && !identity).then(|| output.index.clone()),
         };

@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use crate::ids::{Micros, Partition, TopicId};
 use crate::log::{Topic, partition_of};
-use crate::pipeline::stage::Stage;
 use crate::plugin::{Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value};
 use crate::record::{Header, NewRecord, Record};
 use crate::state::StateChanges;
@@ -128,7 +127,11 @@ fn new_record(emission: Emission, timestamp: Option<Micros>) -> NewRecord {
 }
 
 /// Sorts row changes by table and folds them to one per key.
-pub fn changes(stage: &Stage, rows: Vec<PluginChange>, inputs: &[Record]) -> Vec<(Arc<Table>, Vec<Change>)> {
+pub fn changes(
+    tables: &BTreeMap<String, Arc<Table>>,
+    rows: Vec<PluginChange>,
+    inputs: &[Record],
+) -> Vec<(Arc<Table>, Vec<Change>)> {
     let mut by_table: BTreeMap<String, Vec<Change>> = BTreeMap::new();
     for change in rows {
         let Some(record) = inputs.get(change.input as usize) else { continue };
@@ -142,7 +145,7 @@ pub fn changes(stage: &Stage, rows: Vec<PluginChange>, inputs: &[Record]) -> Vec
     by_table
         .into_iter()
         .filter_map(|(name, changes)| {
-            let table = stage.tables.get(&name)?;
+            let table = tables.get(&name)?;
             Some((table.clone(), fold(&table.spec, changes)))
         })
         .collect()

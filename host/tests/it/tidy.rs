@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
-    &["state"],
+    &["state", "registry"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

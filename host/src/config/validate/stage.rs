@@ -10,7 +10,9 @@ use super::{Measure, Reader, grants};
 use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{BatchLimits, Input, OnError, PluginRef, StageKind, StageLimits, StagePlan, Start};
+use crate::config::plan::{
+    BatchLimits, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
+};
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
 use crate::ids::{StageName, TableName, TopicName};
@@ -37,6 +39,7 @@ pub fn read(
     let limits = limits(reader, &path.key("limits"), &stage.limits);
     let (grants, http) = grants::read(reader, path, kind, &stage);
     let batch = batch(reader, &path.key("batch"), &stage.batch);
+    let probation = probation(reader, &path.key("probation"), &stage.probation);
     let config = config(reader, &path.key("config"), stage.config);
     Some(StagePlan {
         name,
@@ -48,6 +51,7 @@ pub fn read(
         http,
         on_error: stage.on_error.unwrap_or(OnError::DeadLetter),
         max_attempts: stage.max_attempts.unwrap_or(MAX_ATTEMPTS),
+        probation,
         batch,
         input: input?,
         outputs: outputs?,
@@ -191,6 +195,20 @@ fn batch(reader: &mut Reader<'_>, path: &KeyPath, batch: &file::Batch) -> BatchL
         records: batch.records.unwrap_or(default.records),
         bytes: reader.measure(&path.key("bytes"), batch.bytes.as_deref(), &bytes, default.bytes),
         linger: reader.measure(&path.key("linger"), batch.linger.as_deref(), &linger, default.linger),
+    }
+}
+
+fn probation(reader: &mut Reader<'_>, path: &KeyPath, probation: &file::Probation) -> Probation {
+    let default = Probation::default();
+    let time = Measure {
+        parse: TIME,
+        show: units::show_duration,
+        range: Duration::ZERO..=Duration::from_secs(3600),
+    };
+    Probation {
+        batches: probation.batches.unwrap_or(default.batches),
+        time: reader.measure(&path.key("time"), probation.time.as_deref(), &time, default.time),
+        errors: probation.errors.unwrap_or(default.errors),
     }
 }
 
