@@ -1,15 +1,20 @@
 //! A stage's component, from the name in the pipeline file to code that was checked against it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
 use super::lint;
 use super::stage::limits;
+use crate::config::grants::HttpPlan;
 use crate::config::plan::{StageKind, StagePlan};
 use crate::config::plugins::{PluginFolders, PluginNotFound};
 use crate::config::shape::Finding;
+use crate::plugin::http::{HttpClient, HttpSetupError, system_lookup};
 use crate::plugin::{
-    CallError, Descriptor, LoadError, MAX_COMPONENT_BYTES, Plugin, PluginEngine, PluginKind,
+    CallError, Descriptor, Grant, Grants, LoadError, MAX_COMPONENT_BYTES, Plugin, PluginEngine, PluginKind,
 };
 
 /// A component that fits its stage.
@@ -38,6 +43,10 @@ pub enum ComponentError {
     Load { from: String, error: LoadError },
     #[error("{from} has SHA-256 {found}, but the pipeline file pins {wanted}")]
     Pinned { from: String, wanted: String, found: String },
+    #[error("{from}: {error}; {help}")]
+    NotGranted { from: String, error: LoadError, help: String },
+    #[error(transparent)]
+    Http(#[from] HttpSetupError),
     #[error("{from}: {error}")]
     Describe { from: String, error: CallError },
     #[error("the bytes of plugin {digest} are not kept any more; push the component again")]
@@ -88,6 +97,7 @@ pub async fn check(
             return Err(ComponentError::Pinned { from: from(), wanted, found });
         }
     }
+    let plugin = grant(plugin, &component.from, stage)?;
     let described = plugin.describe(&limits(&stage.limits)).await;
     let descriptor = described.map_err(|error| ComponentError::Describe { from: from(), error })?;
     let findings = lint::findings(stage, &descriptor);
@@ -95,6 +105,25 @@ pub async fn check(
         return Err(ComponentError::Lint(findings));
     }
     Ok(Component { plugin, descriptor })
+}
+
+/// What the stage grants, given to the plugin before any of its code runs.
+fn grant(plugin: Plugin, from: &str, stage: &StagePlan) -> Result<Plugin, ComponentError> {
+    let client = |plan: &HttpPlan| HttpClient::new(plan.clone(), system_lookup(), Handle::current());
+    let http = stage.http.as_ref().map(client).transpose()?;
+    let missing = match plugin.granted(Grants::new(stage.grants.iter().copied(), http)) {
+        Ok(granted) => return Ok(granted),
+        Err(LoadError::NotGranted { missing }) => missing,
+        Err(error) => return Err(ComponentError::Load { from: from.to_string(), error }),
+    };
+    let all: BTreeSet<Grant> = stage.grants.iter().chain(&missing).copied().collect();
+    let names: Vec<String> = all.iter().map(|grant| format!("\"{grant}\"")).collect();
+    let mut help = format!("write `grants = [{}]` if it may have that", names.join(", "));
+    if missing.contains(&Grant::Http) {
+        help.push_str(", and `http = { allow = [\"https://…\"] }` with the origins it may ask");
+    }
+    let (from, error) = (from.to_string(), LoadError::NotGranted { missing });
+    Err(ComponentError::NotGranted { from, error, help })
 }
 
 /// Reads a component once: everything after is about these bytes.

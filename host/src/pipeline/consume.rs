@@ -17,16 +17,17 @@ use super::commit::{Step, commit};
 use super::current::{Current, is_of_the_host};
 use super::effects::{self, DeadKind, DeadLetter, Effects, Verdict, judge};
 use super::intake::Intake;
-use super::stage::{Stage, StageError};
+use super::stage::{Stage, StageError, state_limits};
 use super::status::State;
 use super::version::{Trial, Version};
 use crate::config::plan::{Cold, OnError, StageKind};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{CallError, Header as PluginHeader, Instance, Message, Token};
+use crate::plugin::{CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token};
 use crate::record::Record;
 use crate::replay::ReplayError;
+use crate::state::TaskState;
 
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -98,6 +99,7 @@ struct Task<'a> {
     current: Current<'a>,
     /// An instance of the version before, while it is asked about what the current one refuses.
     elder: Option<Instance>,
+    state: Option<TaskState>,
     /// Records the next call may get: halved by a failure, doubled by a success.
     size: usize,
     /// Deliveries so far of the message at `offset`.
@@ -112,6 +114,14 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
+        let state = match stage.plan.grants.contains(&Grant::State) {
+            true => {
+                let limits = state_limits(&stage.plan.limits);
+                let opened = TaskState::open(stage.services.log.pool(), lease, limits).await;
+                Some(opened.map_err(|error| StageError::Again(error.to_string()))?)
+            }
+            false => None,
+        };
         Ok(Self {
             stage,
             lease,
@@ -120,6 +130,7 @@ impl<'a> Task<'a> {
             offset,
             current,
             elder: None,
+            state,
             size,
             attempts: 0,
             backoff: Backoff::default(),
@@ -185,10 +196,25 @@ impl<'a> Task<'a> {
 
     async fn call(&mut self, batch: &[Record]) -> Result<Answer, CallError> {
         let mut instance = self.current.take().await?;
-        let messages = messages(batch, self.attempts + 1);
         let version = self.current.version().clone();
-        let answer = ask(self.stage, &version, &mut instance, self.lease, batch, messages).await;
+        let answer = self.ask(&version, &mut instance, batch).await;
         self.current.keep(instance);
+        answer
+    }
+
+    /// One call of a version, and what it wrote to the state: nothing of an earlier call is left in that.
+    async fn ask(
+        &mut self,
+        version: &Version,
+        instance: &mut Instance,
+        batch: &[Record],
+    ) -> Result<Answer, CallError> {
+        let messages = messages(batch, self.attempts + 1);
+        instance.set_context(self.context(batch));
+        let mut answer = ask(self.stage, version, instance, self.lease, batch, messages).await;
+        if let (Ok(Answer::Done(effects, _)), Some(state)) = (&mut answer, &mut self.state) {
+            effects.state = state.take().await;
+        }
         answer
     }
 
@@ -210,8 +236,7 @@ impl<'a> Task<'a> {
                 made.map_err(|error| StageError::Again(self.stage.words(&error)))?
             }
         };
-        let messages = messages(batch, self.attempts + 1);
-        let answer = ask(self.stage, elder, &mut instance, self.lease, batch, messages).await;
+        let answer = self.ask(elder, &mut instance, batch).await;
         self.elder = Some(instance);
         let Ok(Answer::Done(elders, also_refused)) = answer else {
             let version = self.current.version().clone();
@@ -239,6 +264,22 @@ impl<'a> Task<'a> {
         self.size = self.stage.plan.batch.records as usize;
         self.backoff.reset();
         Ok(())
+    }
+
+    /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
+    fn context(&mut self, batch: &[Record]) -> Context {
+        let last = batch.last().map_or(self.offset, |record| record.offset);
+        let (group, topic) = (self.lease.group.as_str().as_bytes(), self.topic.name.as_str().as_bytes());
+        let (partition, first) = (self.lease.partition.to_be_bytes(), self.offset.to_be_bytes());
+        let mut context = Context {
+            now: self.intake.appended_at(last),
+            seed: Seed::of(&[group, topic, &partition, &first]),
+            state: None,
+        };
+        if let Some(state) = &mut self.state {
+            state.begin(&mut context);
+        }
+        context
     }
 
     /// Commits a batch whose plugin call went well.

@@ -15,7 +15,7 @@ use super::status::State;
 use super::version::Version;
 use crate::ids::Micros;
 use crate::log::offsets::SourceLease;
-use crate::plugin::{CallError, Poll, Production};
+use crate::plugin::{CallError, Context, Poll, Production, Seed};
 
 /// How often a host asks for a producer that another one runs.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
             now: clock.now(),
             max_records: stage.plan.batch.records,
         };
-        let production = match ask(&mut current, request).await {
+        let production = match ask(stage, &mut current, request).await {
             Ok(production) => production,
             Err(error) => {
                 let wait = after_failure(stage, &mut current, error, &mut backoff).await?;
@@ -82,8 +82,9 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
     Ok(())
 }
 
-async fn ask(current: &mut Current<'_>, request: Poll) -> Result<Production, CallError> {
+async fn ask(stage: &Stage, current: &mut Current<'_>, request: Poll) -> Result<Production, CallError> {
     let mut instance = current.take().await?;
+    instance.set_context(context(stage, &request));
     let answer = instance.produce(request).await;
     current.keep(instance);
     answer
@@ -95,6 +96,13 @@ async fn pause(current: &mut Current<'_>, token: &CancellationToken, wait: Durat
         () = token.cancelled() => {}
         () = current.pause(wait) => {}
     }
+}
+
+/// Time and chance of a call: from the poll, which the position makes the same again after a restart, but for its time.
+fn context(stage: &Stage, poll: &Poll) -> Context {
+    let position = poll.position.as_deref().unwrap_or_default();
+    let seed = Seed::of(&[stage.label().as_bytes(), position]);
+    Context { now: poll.now, seed, state: None }
 }
 
 async fn store(
