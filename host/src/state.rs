@@ -76,16 +76,6 @@ impl TaskState {
         self.session = Some(session);
     }
 
-    /// Keeps what the last call wrote, while another is made on the same batch.
-    pub fn set_aside(&mut self) -> Option<Arc<Session>> {
-        self.session.take()
-    }
-
-    /// What was set aside is what counts after all.
-    pub fn put_back(&mut self, session: Option<Arc<Session>>) {
-        self.session = session;
-    }
-
     /// What the last call wrote, for its commit.
     pub async fn take(&mut self) -> Option<StateChanges> {
         let writes = self.session.take()?.take().await?;

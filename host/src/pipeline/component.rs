@@ -114,7 +114,7 @@ fn grant(plugin: Plugin, from: &str, stage: &StagePlan) -> Result<Plugin, Compon
     let missing = match plugin.granted(Grants::new(stage.grants.iter().copied(), http)) {
         Ok(granted) => return Ok(granted),
         Err(LoadError::NotGranted { missing }) => missing,
-        Err(error) => return Err(ComponentError::Load { from: from.to_owned(), error }),
+        Err(error) => return Err(ComponentError::Load { from: from.to_string(), error }),
     };
     let all: BTreeSet<Grant> = stage.grants.iter().chain(&missing).copied().collect();
     let names: Vec<String> = all.iter().map(|grant| format!("\"{grant}\"")).collect();
@@ -122,7 +122,7 @@ fn grant(plugin: Plugin, from: &str, stage: &StagePlan) -> Result<Plugin, Compon
     if missing.contains(&Grant::Http) {
         help.push_str(", and `http = { allow = [\"https://…\"] }` with the origins it may ask");
     }
-    let (from, error) = (from.to_owned(), LoadError::NotGranted { missing });
+    let (from, error) = (from.to_string(), LoadError::NotGranted { missing });
     Err(ComponentError::NotGranted { from, error, help })
 }
 

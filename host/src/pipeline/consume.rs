@@ -114,7 +114,6 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
-        // All versions of a stage share the state: a swap changes the code, not what is remembered.
         let state = match stage.plan.grants.contains(&Grant::State) {
             true => {
                 let limits = state_limits(&stage.plan.limits);
@@ -197,11 +196,25 @@ impl<'a> Task<'a> {
 
     async fn call(&mut self, batch: &[Record]) -> Result<Answer, CallError> {
         let mut instance = self.current.take().await?;
+        let version = self.current.version().clone();
+        let answer = self.ask(&version, &mut instance, batch).await;
+        self.current.keep(instance);
+        answer
+    }
+
+    /// One call of a version, and what it wrote to the state: nothing of an earlier call is left in that.
+    async fn ask(
+        &mut self,
+        version: &Version,
+        instance: &mut Instance,
+        batch: &[Record],
+    ) -> Result<Answer, CallError> {
         let messages = messages(batch, self.attempts + 1);
         instance.set_context(self.context(batch));
-        let version = self.current.version().clone();
-        let answer = ask(self.stage, &version, &mut instance, self.lease, batch, messages).await;
-        self.current.keep(instance);
+        let mut answer = ask(self.stage, version, instance, self.lease, batch, messages).await;
+        if let (Ok(Answer::Done(effects, _)), Some(state)) = (&mut answer, &mut self.state) {
+            effects.state = state.take().await;
+        }
         answer
     }
 
@@ -223,15 +236,9 @@ impl<'a> Task<'a> {
                 made.map_err(|error| StageError::Again(self.stage.words(&error)))?
             }
         };
-        let messages = messages(batch, self.attempts + 1);
-        let written = self.state.as_mut().and_then(TaskState::set_aside);
-        instance.set_context(self.context(batch));
-        let answer = ask(self.stage, elder, &mut instance, self.lease, batch, messages).await;
+        let answer = self.ask(elder, &mut instance, batch).await;
         self.elder = Some(instance);
         let Ok(Answer::Done(elders, also_refused)) = answer else {
-            if let Some(state) = &mut self.state {
-                state.put_back(written);
-            }
             let version = self.current.version().clone();
             return self.finish(&version, batch, effects, refused, token).await;
         };
@@ -285,9 +292,6 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         effects.refused += refused.len();
-        if let Some(state) = &mut self.state {
-            effects.state = state.take().await;
-        }
         for (index, reason) in refused {
             let Some(record) = batch.get(index) else { continue };
             let reason = self.stage.plan.config.scrub(&reason);

@@ -82,13 +82,6 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
     Ok(())
 }
 
-/// Time and chance of a call: from the poll, which the position makes the same again after a restart, but for its time.
-fn context(stage: &Stage, poll: &Poll) -> Context {
-    let position = poll.position.as_deref().unwrap_or_default();
-    let seed = Seed::of(&[stage.label().as_bytes(), position]);
-    Context { now: poll.now, seed, state: None }
-}
-
 async fn ask(stage: &Stage, current: &mut Current<'_>, request: Poll) -> Result<Production, CallError> {
     let mut instance = current.take().await?;
     instance.set_context(context(stage, &request));
@@ -103,6 +96,13 @@ async fn pause(current: &mut Current<'_>, token: &CancellationToken, wait: Durat
         () = token.cancelled() => {}
         () = current.pause(wait) => {}
     }
+}
+
+/// Time and chance of a call: from the poll, which the position makes the same again after a restart, but for its time.
+fn context(stage: &Stage, poll: &Poll) -> Context {
+    let position = poll.position.as_deref().unwrap_or_default();
+    let seed = Seed::of(&[stage.label().as_bytes(), position]);
+    Context { now: poll.now, seed, state: None }
 }
 
 async fn store(

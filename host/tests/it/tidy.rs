@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
-    &["state", "registry"],
+    &["registry", "state"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],
