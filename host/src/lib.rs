@@ -8,6 +8,8 @@ pub mod api;
 
 pub mod pipeline;
 
+pub mod state;
+
 pub mod plugin;
 pub mod tables;
 

@@ -16,11 +16,25 @@ const FIRST: &str = "transform";
 const OTHERS: [&str; 3] = ["producer", "materializer", "sink"];
 const SHARED: [&str; 2] = ["types", "log"];
 
+/// What a plugin may import beside `log`, each by a grant of its stage. A component imports only what its code calls.
+const IMPORTS: &str = "imports";
+const IMPORTS_WORLD: &str = "
+    package tidemill:sdk;
+
+    world imports {
+        import tidemill:plugin/clock@0.1.0;
+        import tidemill:plugin/http@0.1.0;
+        import tidemill:plugin/metrics@0.1.0;
+        import tidemill:plugin/random@0.1.0;
+        import tidemill:plugin/state@0.1.0;
+    }
+";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={WIT}");
     println!("cargo::rerun-if-changed=build.rs");
     let out_dir = env::var("OUT_DIR")?;
-    for world in [FIRST].into_iter().chain(OTHERS) {
+    for world in [FIRST].into_iter().chain(OTHERS).chain([IMPORTS]) {
         let code = bindings(world)?;
         fs::write(Path::new(&out_dir).join(format!("{world}.rs")), code)?;
     }
@@ -29,7 +43,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn bindings(world: &str) -> Result<String, Box<dyn Error>> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(WIT)?;
+    let (mut package, _) = resolve.push_path(WIT)?;
+    if world == IMPORTS {
+        package = resolve.push_source("imports.wit", IMPORTS_WORLD)?;
+    }
     let id = resolve.select_world(&[package], Some(world))?;
     let mut files = Files::default();
     options(world).build().generate(&mut resolve, id, &mut files)?;
@@ -46,7 +63,12 @@ fn options(world: &str) -> Opts {
         )
     };
     Opts {
-        with: if world == FIRST { Vec::new() } else { SHARED.iter().map(shared).collect() },
+        with: match world {
+            FIRST => Vec::new(),
+            IMPORTS => SHARED[..1].iter().map(shared).collect(),
+            _ => SHARED.iter().map(shared).collect(),
+        },
+        generate_all: world == IMPORTS,
         additional_derive_attributes: vec!["PartialEq".to_owned()],
         pub_export_macro: true,
         export_macro_name: Some(format!("export_{world}_world")),

@@ -1,4 +1,4 @@
-//! The one commit: offset or position, table rows, dead letters and outputs, or none of them.
+//! The one commit: offset or position, state, table rows, dead letters and outputs, or none of them.
 //!
 //! Guarantee: the first statement checks the lease's epoch and the offset it expects, in the same transaction as the rest.
 //! Order: the counters of output partitions come last, sorted, since their locks hold up every other append.
@@ -124,13 +124,16 @@ fn fenced(stage: &Stage, step: Step<'_>) -> StageError {
     }
 }
 
-/// Wakes whoever waits for what was just committed.
+/// Tells those who wait for what was just committed, and the state.
 fn after(stage: &Stage, effects: &Effects) {
     for topic in effects.topics() {
         stage.services.log.hub().appended(topic);
     }
     for (table, _) in &effects.tables {
         table.wake();
+    }
+    if let Some(state) = &effects.state {
+        state.committed();
     }
 }
 
@@ -151,6 +154,9 @@ async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), W
             None
         }
     };
+    if let Some(state) = &effects.state {
+        state.store_in(&mut transaction).await?;
+    }
     for (table, changes) in &effects.tables {
         apply_in(&mut transaction, table, changes.clone()).await?;
     }

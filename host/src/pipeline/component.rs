@@ -1,14 +1,19 @@
 //! A stage's component, from the name in the pipeline file to code that was checked against it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+use tokio::runtime::Handle;
 
 use super::lint;
 use super::stage::limits;
+use crate::config::grants::HttpPlan;
 use crate::config::plan::{StageKind, StagePlan};
 use crate::config::plugins::{PluginFolders, PluginNotFound};
 use crate::config::shape::Finding;
+use crate::plugin::http::{HttpClient, HttpSetupError, system_lookup};
 use crate::plugin::{
-    CallError, Descriptor, LoadError, MAX_COMPONENT_BYTES, Plugin, PluginEngine, PluginKind,
+    CallError, Descriptor, Grant, Grants, LoadError, MAX_COMPONENT_BYTES, Plugin, PluginEngine, PluginKind,
 };
 
 /// A component that fits its stage.
@@ -30,6 +35,10 @@ pub enum ComponentError {
     Load { path: PathBuf, error: LoadError },
     #[error("{} has SHA-256 {found}, but the pipeline file pins {wanted}", path.display())]
     Pinned { path: PathBuf, wanted: String, found: String },
+    #[error("{}: {error}; {help}", path.display())]
+    NotGranted { path: PathBuf, error: LoadError, help: String },
+    #[error(transparent)]
+    Http(#[from] HttpSetupError),
     #[error("{}: {error}", path.display())]
     Describe { path: PathBuf, error: CallError },
     #[error("{}", .0.iter().map(lint::sentence).collect::<Vec<_>>().join("; "))]
@@ -66,6 +75,7 @@ pub async fn open(
             return Err(ComponentError::Pinned { path, wanted, found });
         }
     }
+    let plugin = grant(plugin, &path, stage)?;
     let described = plugin.describe(&limits(&stage.limits)).await;
     let descriptor = described.map_err(|error| ComponentError::Describe { path: path.clone(), error })?;
     let findings = lint::findings(stage, &descriptor);
@@ -73,6 +83,25 @@ pub async fn open(
         return Err(ComponentError::Lint(findings));
     }
     Ok(Component { path, plugin, descriptor })
+}
+
+/// What the stage grants, given to the plugin before any of its code runs.
+fn grant(plugin: Plugin, path: &Path, stage: &StagePlan) -> Result<Plugin, ComponentError> {
+    let client = |plan: &HttpPlan| HttpClient::new(plan.clone(), system_lookup(), Handle::current());
+    let http = stage.http.as_ref().map(client).transpose()?;
+    let missing = match plugin.granted(Grants::new(stage.grants.iter().copied(), http)) {
+        Ok(granted) => return Ok(granted),
+        Err(LoadError::NotGranted { missing }) => missing,
+        Err(error) => return Err(ComponentError::Load { path: path.to_path_buf(), error }),
+    };
+    let all: BTreeSet<Grant> = stage.grants.iter().chain(&missing).copied().collect();
+    let names: Vec<String> = all.iter().map(|grant| format!("\"{grant}\"")).collect();
+    let mut help = format!("write `grants = [{}]` if it may have that", names.join(", "));
+    if missing.contains(&Grant::Http) {
+        help.push_str(", and `http = { allow = [\"https://…\"] }` with the origins it may ask");
+    }
+    let (path, error) = (path.to_path_buf(), LoadError::NotGranted { missing });
+    Err(ComponentError::NotGranted { path, error, help })
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, ComponentError> {

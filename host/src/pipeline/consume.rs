@@ -13,15 +13,18 @@ use super::backoff::Backoff;
 use super::commit::{Step, commit};
 use super::effects::{self, DeadKind, DeadLetter, Effects, Verdict, judge};
 use super::intake::Intake;
-use super::stage::{Stage, StageError};
+use super::stage::{Stage, StageError, state_limits};
 use super::status::State;
 use crate::config::plan::{Cold, OnError, StageKind};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{CallError, Header as PluginHeader, Instance, Message, Token};
+use crate::plugin::{
+    CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token,
+};
 use crate::record::Record;
 use crate::replay::ReplayError;
+use crate::state::TaskState;
 
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -89,6 +92,7 @@ struct Task<'a> {
     intake: Intake,
     offset: Offset,
     instance: Option<Instance>,
+    state: Option<TaskState>,
     /// Records the next call may get: halved by a failure, doubled by a success.
     size: usize,
     /// Deliveries so far of the message at `offset`.
@@ -103,6 +107,14 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let instance = Some(stage.instantiate().await?);
+        let state = match stage.plugin.grants().has(Grant::State) {
+            true => {
+                let limits = state_limits(&stage.plan.limits);
+                let opened = TaskState::open(stage.services.log.pool(), lease, limits).await;
+                Some(opened.map_err(|error| StageError::Again(error.to_string()))?)
+            }
+            false => None,
+        };
         Ok(Self {
             stage,
             lease,
@@ -110,6 +122,7 @@ impl<'a> Task<'a> {
             intake,
             offset,
             instance,
+            state,
             size,
             attempts: 0,
             backoff: Backoff::default(),
@@ -169,11 +182,28 @@ impl<'a> Task<'a> {
             })?,
         };
         let messages = messages(batch, self.attempts + 1);
+        instance.set_context(self.context(batch));
         let answer = ask(self.stage, &mut instance, self.lease, batch, messages).await;
         if !instance.poisoned() {
             self.instance = Some(instance);
         }
         answer
+    }
+
+    /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
+    fn context(&mut self, batch: &[Record]) -> Context {
+        let last = batch.last().map_or(self.offset, |record| record.offset);
+        let (group, topic) = (self.lease.group.as_str().as_bytes(), self.topic.name.as_str().as_bytes());
+        let (partition, first) = (self.lease.partition.to_be_bytes(), self.offset.to_be_bytes());
+        let mut context = Context {
+            now: self.intake.appended_at(last),
+            seed: Seed::of(&[group, topic, &partition, &first]),
+            state: None,
+        };
+        if let Some(state) = &mut self.state {
+            state.begin(&mut context);
+        }
+        context
     }
 
     /// Commits a batch whose plugin call went well.
@@ -185,6 +215,9 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         effects.refused += refused.len();
+        if let Some(state) = &mut self.state {
+            effects.state = state.take().await;
+        }
         for (index, reason) in refused {
             let Some(record) = batch.get(index) else { continue };
             let reason = self.stage.plan.config.scrub(&reason);

@@ -10,6 +10,7 @@ use crate::log::{Topic, partition_of};
 use crate::pipeline::stage::Stage;
 use crate::plugin::{Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value};
 use crate::record::{Header, NewRecord, Record};
+use crate::state::StateChanges;
 use crate::tables::Table;
 use crate::tables::apply::fold;
 use crate::tables::spec::{Cell, Change, RowChange};
@@ -21,6 +22,7 @@ pub struct Effects {
     pub outputs: Vec<Output>,
     pub tables: Vec<(Arc<Table>, Vec<Change>)>,
     pub dead: Vec<DeadLetter>,
+    pub state: Option<StateChanges>,
     /// Messages refused, whatever became of them.
     pub refused: usize,
 }

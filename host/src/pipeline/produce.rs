@@ -13,7 +13,7 @@ use super::stage::{Stage, StageError};
 use super::status::State;
 use crate::ids::Micros;
 use crate::log::offsets::SourceLease;
-use crate::plugin::{CallError, Instance, Poll, Production};
+use crate::plugin::{CallError, Context, Instance, Poll, Production, Seed};
 
 /// How often a host asks for a producer that another one runs.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -53,6 +53,7 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
             now: clock.now(),
             max_records: stage.plan.batch.records,
         };
+        instance.set_context(context(stage, &request));
         let production = match instance.produce(request).await {
             Ok(production) => production,
             Err(error) => {
@@ -70,6 +71,13 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
         }
     }
     Ok(())
+}
+
+/// Time and chance of a call: from the poll, which the position makes the same again after a restart, but for its time.
+fn context(stage: &Stage, poll: &Poll) -> Context {
+    let position = poll.position.as_deref().unwrap_or_default();
+    let seed = Seed::of(&[stage.label().as_bytes(), position]);
+    Context { now: poll.now, seed, state: None }
 }
 
 async fn store(

@@ -8,6 +8,7 @@ use crate::ids::{HostId, TopicName};
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
 use crate::pipeline::status::StageCell;
+use crate::plugin::state::StateLimits;
 use crate::plugin::{CallError, Instance, Limits, Plugin};
 use crate::replay::Replay;
 use crate::tables::Table;
@@ -84,6 +85,16 @@ impl Stage {
     }
 }
 
+/// The bounds of a stage's state in each partition. What a call writes there counts as output.
+pub fn state_limits(plan: &StageLimits) -> StateLimits {
+    StateLimits {
+        quota: plan.state,
+        value: plan.state_value,
+        call_bytes: plan.output_bytes,
+        call_entries: plan.output_records as usize,
+    }
+}
+
 /// The plugin host's form of a plan's limits.
 pub fn limits(plan: &StageLimits) -> Limits {
     Limits {
@@ -91,5 +102,8 @@ pub fn limits(plan: &StageLimits) -> Limits {
         deadline: plan.deadline,
         output_records: plan.output_records,
         output_bytes: plan.output_bytes,
+        handles: plan.handles,
+        instances: plan.instances,
+        log_lines: plan.log_lines,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The bytes are read once: the digest, the type and the code are all of the same bytes. Nothing here runs the guest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -12,6 +13,7 @@ use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Lowe
 use super::bindings::shared::tidemill::plugin::types::Failure;
 use super::bindings::{materializer, producer, sink, transform};
 use super::engine::PluginEngine;
+use super::grants::{self, Grant, Grants};
 use super::guest::{self, Guest};
 use super::log::printable;
 use super::{
@@ -66,6 +68,12 @@ pub enum LoadError {
         /// The names of the imports.
         missing: Vec<String>,
     },
+    /// It imports what its stage does not grant.
+    #[error("the component imports {}, which the stage does not grant", grants::list(.missing))]
+    NotGranted {
+        /// What would have to be granted as well.
+        missing: Vec<Grant>,
+    },
     /// A component of another world.
     #[error("stage kind {kind} needs a component of world {}, this one {found}", .kind.world())]
     WrongWorld {
@@ -91,12 +99,15 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Plugin {
     shared: Arc<Loaded>,
+    grants: Grants,
 }
 
 struct Loaded {
     engine: PluginEngine,
     digest: PluginDigest,
     size: u64,
+    imports: Vec<String>,
+    needs: BTreeSet<Grant>,
     world: WorldPre,
 }
 
@@ -133,25 +144,30 @@ impl PluginEngine {
         self.check_exports(&component, kind)?;
         self.check_functions(&component, kind)?;
         let world = self.link(&component, kind)?;
+        let imports = self.imports(&component);
         Ok(Plugin {
             shared: Arc::new(Loaded {
                 engine: self.clone(),
                 digest: PluginDigest::of(bytes),
                 size: bytes.len() as u64,
+                needs: imports.iter().filter_map(|name| grants::needed_for(name)).collect(),
+                imports,
                 world,
             }),
+            grants: Grants::default(),
         })
+    }
+
+    fn imports(&self, component: &Component) -> Vec<String> {
+        let ty = component.component_type();
+        ty.imports(self.wasmtime()).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// All missing imports at once; wasmtime would name the first.
     fn check_imports(&self, component: &Component) -> Result<(), LoadError> {
-        let ty = component.component_type();
-        let missing: Vec<String> = ty
-            .imports(self.wasmtime())
-            .map(|(name, _)| name)
-            .filter(|name| !guest::offers(name))
-            .map(|name| printable(name, MAX_REASON))
-            .collect();
+        let imports = self.imports(component);
+        let missing = imports.iter().filter(|name| !guest::offers(name));
+        let missing: Vec<String> = missing.map(|name| printable(name, MAX_REASON)).collect();
         if missing.is_empty() { Ok(()) } else { Err(LoadError::MissingImports { missing }) }
     }
 
@@ -215,6 +231,36 @@ impl Plugin {
             WorldPre::Materializer(_) => PluginKind::Materializer,
             WorldPre::Sink(_) => PluginKind::Sink,
         }
+    }
+
+    /// The names of what it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.shared.imports
+    }
+
+    /// The grants that its imports need.
+    pub fn needs(&self) -> &BTreeSet<Grant> {
+        &self.shared.needs
+    }
+
+    /// The plugin with what its stage grants. Without it nothing is granted, and a plugin that needs something can be
+    /// described, but not instantiated.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NotGranted`] with all that is missing. Granting more than is needed is fine.
+    pub fn granted(&self, grants: Grants) -> Result<Self, LoadError> {
+        let missing = grants.missing(self.needs());
+        if missing.is_empty() {
+            Ok(Self { shared: Arc::clone(&self.shared), grants })
+        } else {
+            Err(LoadError::NotGranted { missing })
+        }
+    }
+
+    /// What was granted.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// Bytes of the component.

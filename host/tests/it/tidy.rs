@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
+    &["state"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Measure, Reader};
+use super::{Measure, Reader, grants};
 use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
@@ -19,8 +19,8 @@ const MAX_ATTEMPTS: u32 = 5;
 /// The port that a stage writes to when it names none.
 pub const DEFAULT_PORT: &str = "default";
 
-const SIZE: fn(&str) -> Result<u64, String> = units::size;
-const TIME: fn(&str) -> Result<Duration, String> = units::duration;
+pub(super) const SIZE: fn(&str) -> Result<u64, String> = units::size;
+pub(super) const TIME: fn(&str) -> Result<Duration, String> = units::duration;
 
 pub fn read(
     reader: &mut Reader<'_>,
@@ -35,6 +35,7 @@ pub fn read(
     let outputs = outputs(reader, &path.key("to"), stage.to.as_ref());
     let tables = tables(reader, path, kind, &stage.tables);
     let limits = limits(reader, &path.key("limits"), &stage.limits);
+    let (grants, http) = grants::read(reader, path, kind, &stage);
     let batch = batch(reader, &path.key("batch"), &stage.batch);
     let config = config(reader, &path.key("config"), stage.config);
     Some(StagePlan {
@@ -43,6 +44,8 @@ pub fn read(
         plugin: plugin?,
         config,
         limits,
+        grants,
+        http,
         on_error: stage.on_error.unwrap_or(OnError::DeadLetter),
         max_attempts: stage.max_attempts.unwrap_or(MAX_ATTEMPTS),
         batch,
@@ -153,6 +156,9 @@ fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> Sta
         range: Duration::from_millis(1)..=Duration::from_secs(600),
     };
     let output = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=1 << 30 };
+    let state = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=64 << 30 };
+    let value = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=16 << 20 };
+    let state_value = limits.state_value.as_deref();
     StageLimits {
         memory: reader.measure(&path.key("memory"), limits.memory.as_deref(), &memory, default.memory),
         deadline: reader.measure(
@@ -168,6 +174,11 @@ fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> Sta
             &output,
             default.output_bytes,
         ),
+        handles: limits.handles.unwrap_or(default.handles),
+        instances: limits.instances.unwrap_or(default.instances),
+        log_lines: limits.log_lines.unwrap_or(default.log_lines),
+        state: reader.measure(&path.key("state"), limits.state.as_deref(), &state, default.state),
+        state_value: reader.measure(&path.key("state_value"), state_value, &value, default.state_value),
     }
 }
 
