@@ -11,7 +11,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let folder = match env::var_os("DUCKDB_LIB_DIR") {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../.setup/duckdb/lib"),
+        None => {
+            PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../.setup/duckdb/lib")
+        }
     };
     // Without the library everything but that one program still builds.
     let folder = folder.canonicalize().unwrap_or(folder);

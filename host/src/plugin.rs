@@ -17,7 +17,8 @@
 //!
 //! Map: `bindings` the generated worlds and records, `engine` threads, clock tick and compiler, `load` from bytes to
 //! a checked [`Plugin`], `guest` what lives inside a store, `limits` its bounds, `log` what it prints, `instance` the
-//! calls, `descriptor` and `output` the checks, `error` what can go wrong in a call.
+//! calls, `descriptor` and `output` the checks, `error` what can go wrong in a call, `vectors` the test of a plugin by a
+//! file.
 
 mod bindings;
 mod descriptor;
@@ -29,6 +30,7 @@ mod limits;
 mod load;
 mod log;
 mod output;
+mod vectors;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +54,7 @@ pub use error::{CallError, Excess};
 pub use instance::Instance;
 pub use limits::Limits;
 pub use load::{LoadError, MAX_COMPONENT_BYTES, Plugin};
+pub use vectors::{VectorError, Vectors};
 
 /// The port of an emission that names none.
 pub const DEFAULT_PORT: &str = "default";

@@ -11,7 +11,9 @@ use duckdb::arrow::datatypes::SchemaRef;
 use duckdb::profiling::ProfilingInfo;
 use duckdb::{Connection, Statement};
 
-use tidemill::query::protocol::{AnswerColumn, AnswerFormat, Done, Failure, FailureKind, FrameKind, Head, Job, Limits};
+use tidemill::query::protocol::{
+    AnswerColumn, AnswerFormat, Done, Failure, FailureKind, FrameKind, Head, Job, Limits,
+};
 
 use crate::output::Output;
 use crate::session::failure_of;
@@ -184,5 +186,9 @@ fn unwritable(error: impl std::fmt::Display) -> Failure {
 }
 
 fn broken(error: std::io::Error) -> Failure {
-    Failure { kind: FailureKind::Internal, message: format!("the host does not listen: {error}"), position: None }
+    Failure {
+        kind: FailureKind::Internal,
+        message: format!("the host does not listen: {error}"),
+        position: None,
+    }
 }

@@ -14,9 +14,9 @@ use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use tidemill::query::protocol::{Job, Ready, Wall};
 #[cfg(target_os = "linux")]
 use tidemill::query::protocol::Source;
+use tidemill::query::protocol::{Job, Ready, Wall};
 
 /// What DuckDB reads when it opens, to learn how much memory there is; it does not open without.
 #[cfg(target_os = "linux")]
@@ -54,8 +54,8 @@ pub fn archive(job: &Job) -> std::path::PathBuf {
 #[cfg(target_os = "linux")]
 fn read_only(job: &Job) -> io::Result<Wall> {
     use landlock::{
-        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-        RulesetCreatedAttr, RulesetStatus, Scope,
+        ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
+        RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
     };
 
     let abi = ABI::V6;

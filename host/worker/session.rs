@@ -57,8 +57,11 @@ fn bytes(number: u64) -> String {
 /// The view of a topic. An empty relation in front gives the declared columns their place and type, whatever the files
 /// hold; columns of older files that are declared no more come after them.
 fn definition(view: &View) -> String {
-    let columns: Vec<String> =
-        view.columns.iter().map(|column| format!("NULL::{} AS {}", column.kind, name(&column.name))).collect();
+    let columns: Vec<String> = view
+        .columns
+        .iter()
+        .map(|column| format!("NULL::{} AS {}", column.kind, name(&column.name)))
+        .collect();
     let declared = format!("SELECT {}", columns.join(", "));
     let body = match &view.source {
         Source::Unnamed => {
@@ -80,7 +83,8 @@ fn definition(view: &View) -> String {
                         )
                     })
                     .collect();
-                body += &format!(" UNION ALL BY NAME SELECT * FROM {} WHERE {}", files(hot), count.join(" OR "));
+                body +=
+                    &format!(" UNION ALL BY NAME SELECT * FROM {} WHERE {}", files(hot), count.join(" OR "));
             }
             body
         }
@@ -149,12 +153,15 @@ fn read_back(session: &Connection, job: &Job) -> Result<(), Failure> {
         ("lock_configuration", "true"),
     ];
     for (setting, value) in wanted {
-        let found = one(session, &format!("SELECT current_setting('{setting}')::VARCHAR")).map_err(internal)?;
+        let found =
+            one(session, &format!("SELECT current_setting('{setting}')::VARCHAR")).map_err(internal)?;
         expect(setting, value, &found)?;
     }
     let threads = one(session, "SELECT current_setting('threads')::VARCHAR").map_err(internal)?;
     expect("threads", &job.limits.threads.to_string(), &threads)?;
-    for (setting, wanted) in [("allowed_directories", allowed_directories(job)), ("allowed_paths", allowed_paths(job))] {
+    for (setting, wanted) in
+        [("allowed_directories", allowed_directories(job)), ("allowed_paths", allowed_paths(job))]
+    {
         let sql = format!("SELECT to_json(list_sort(current_setting('{setting}')))::VARCHAR");
         let found = one(session, &sql).map_err(internal)?;
         let found: Vec<String> = serde_json::from_str(&found).map_err(internal)?;

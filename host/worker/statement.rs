@@ -39,7 +39,10 @@ pub fn check(session: &Connection, sql: &str) -> Result<(), Failure> {
         Parsed { statements, .. } => match statements.len() {
             1 => Ok(()),
             0 => Err(refused("there is no statement", None)),
-            several => Err(refused(format!("there are {several} statements, and only one can be run at a time"), None)),
+            several => Err(refused(
+                format!("there are {several} statements, and only one can be run at a time"),
+                None,
+            )),
         },
     }
 }

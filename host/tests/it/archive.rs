@@ -49,7 +49,11 @@ async fn assert_nothing_is_missing(pool: &PgPool, bucket: &Path) {
     assert!(!objects.is_empty());
     for (path, first, next, bytes) in objects {
         let file = bucket.join(&path);
-        assert_eq!(std::fs::metadata(&file).expect("a catalogued object is there").len() as i64, bytes, "{path}");
+        assert_eq!(
+            std::fs::metadata(&file).expect("a catalogued object is there").len() as i64,
+            bytes,
+            "{path}"
+        );
         let checked = parquet::check(&file).unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!(checked.records as i64, next - first, "{path}");
     }
@@ -64,14 +68,19 @@ async fn segments_go_to_the_bucket_and_their_tables_go_away() {
     let dropped = "SELECT count(*) FROM tidemill.segments s JOIN tidemill.topics t USING (topic_id)
                     WHERE t.name = 'positions' AND s.state = 'dropped' AND to_regclass('log.' || s.table_name) IS NULL
                       AND EXISTS (SELECT 1 FROM tidemill.objects o WHERE o.segment_id = s.segment_id)";
-    eventually("four segments have left Postgres", PATIENCE, || async { count(&pool, dropped).await >= 4 }).await;
+    eventually("four segments have left Postgres", PATIENCE, || async { count(&pool, dropped).await >= 4 })
+        .await;
     let topic = host.get("/v1/topics/positions").await;
     let (hot, cold) = (&topic["cold"]["hot_bytes_per_record"], &topic["cold"]["bytes_per_record"]);
     assert!(cold.as_f64().is_some_and(|bytes| bytes <= 6.0), "{topic}");
     assert!(hot.as_f64() > cold.as_f64().map(|bytes| bytes * 5.0), "{topic}");
     let segments = host.get("/v1/topics/positions/segments").await;
-    let states: Vec<&str> =
-        segments["segments"].as_array().expect("segments").iter().filter_map(|s| s["state"].as_str()).collect();
+    let states: Vec<&str> = segments["segments"]
+        .as_array()
+        .expect("segments")
+        .iter()
+        .filter_map(|s| s["state"].as_str())
+        .collect();
     assert!(states.contains(&"dropped") && states.contains(&"open"), "{states:?}");
     host.kill();
     drop(host);
@@ -112,7 +121,8 @@ async fn the_bucket_gives_back_the_bytes_that_were_sent() {
         .expect("the catalog can be read");
     let mut back = Vec::new();
     for path in paths {
-        let batches = parquet::decode(&data.join("bucket").join(path), 0..u64::MAX).expect("an object decodes");
+        let batches =
+            parquet::decode(&data.join("bucket").join(path), 0..u64::MAX).expect("an object decodes");
         back.extend(batches.iter().flat_map(|batch| batch.records.to_vec()));
     }
     let back: Vec<&[u8]> = back.iter().map(|record| record.payload.as_ref()).collect();
@@ -123,7 +133,8 @@ async fn the_bucket_gives_back_the_bytes_that_were_sent() {
 fn a_bucket_that_is_none_is_refused_before_anything_starts() {
     let folder = scratch();
     let data = folder.path().join("data").display().to_string();
-    let output = crate::support::run(&["up", "--data-dir", &data, "--listen", "127.0.0.1:0", "--bucket", "ftp://x/y"]);
+    let output =
+        crate::support::run(&["up", "--data-dir", &data, "--listen", "127.0.0.1:0", "--bucket", "ftp://x/y"]);
     assert!(!output.status.success());
     let said = crate::support::stderr(&output);
     assert!(said.contains("is not a bucket") && said.contains("s3://bucket/prefix"), "{said}");

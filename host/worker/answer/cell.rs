@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use duckdb::arrow::array::{Array, ArrayRef, AsArray};
 use duckdb::arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
-    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use duckdb::arrow::util::display::{ArrayFormatter, FormatOptions};
 use jiff::civil::Date;
@@ -19,7 +19,10 @@ pub enum Cell<'a> {
     Integer(i128),
     Float(f64),
     /// `value` times ten to the power of `-scale`.
-    Decimal { value: i128, scale: u32 },
+    Decimal {
+        value: i128,
+        scale: u32,
+    },
     Text(Cow<'a, str>),
     Bytes(&'a [u8]),
     List(ArrayRef),
@@ -66,7 +69,9 @@ pub fn cell(array: &dyn Array, row: usize) -> Cell<'_> {
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
             let members = fields.iter().zip(columns);
-            Cell::Struct(members.map(|(field, column)| (field.name().as_str(), cell(column.as_ref(), row))).collect())
+            Cell::Struct(
+                members.map(|(field, column)| (field.name().as_str(), cell(column.as_ref(), row))).collect(),
+            )
         }
         _ => other(array, row),
     }
@@ -75,7 +80,8 @@ pub fn cell(array: &dyn Array, row: usize) -> Cell<'_> {
 /// Times of day, intervals, enumerations, unions: as Arrow shows them.
 fn other(array: &dyn Array, row: usize) -> Cell<'_> {
     let options = FormatOptions::default();
-    let shown = ArrayFormatter::try_new(array, &options).and_then(|formatter| formatter.value(row).try_to_string());
+    let shown =
+        ArrayFormatter::try_new(array, &options).and_then(|formatter| formatter.value(row).try_to_string());
     match shown {
         Ok(text) => Cell::Text(text.into()),
         Err(error) => Cell::Text(format!("({error})").into()),

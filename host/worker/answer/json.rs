@@ -15,7 +15,13 @@ const MAX_SAFE_INTEGER: u128 = (1 << 53) - 1;
 const SAFE_DIGITS: usize = 15;
 
 /// Writes a row, with a comma in front unless it is the first.
-pub fn row(batch: &RecordBatch, row: usize, first: bool, limit: u64, out: &mut Vec<u8>) -> Result<(), Failure> {
+pub fn row(
+    batch: &RecordBatch,
+    row: usize,
+    first: bool,
+    limit: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), Failure> {
     out.extend_from_slice(if first { b"[" } else { b",[" });
     for (index, column) in batch.columns().iter().enumerate() {
         if index > 0 {
@@ -127,7 +133,10 @@ mod tests {
         assert_eq!(written(&Cell::Integer(9_007_199_254_740_991)), "9007199254740991");
         assert_eq!(written(&Cell::Integer(-9_007_199_254_740_992)), "\"-9007199254740992\"");
         assert_eq!(written(&Cell::Decimal { value: 4_712_345, scale: 5 }), "47.12345");
-        assert_eq!(written(&Cell::Decimal { value: 1_234_567_890_123_456, scale: 2 }), "\"12345678901234.56\"");
+        assert_eq!(
+            written(&Cell::Decimal { value: 1_234_567_890_123_456, scale: 2 }),
+            "\"12345678901234.56\""
+        );
         assert_eq!(written(&Cell::Float(f64::INFINITY)), "\"inf\"");
         assert_eq!(written(&Cell::Float(0.1)), "0.1");
     }

@@ -35,7 +35,9 @@ pub fn name(kind: &LogicalTypeHandle) -> String {
         LogicalTypeId::Interval => "INTERVAL",
         LogicalTypeId::SqlNull => "NULL",
         LogicalTypeId::Geometry => "GEOMETRY",
-        LogicalTypeId::Decimal => return format!("DECIMAL({},{})", kind.decimal_width(), kind.decimal_scale()),
+        LogicalTypeId::Decimal => {
+            return format!("DECIMAL({},{})", kind.decimal_width(), kind.decimal_scale());
+        }
         LogicalTypeId::List => return format!("{}[]", name(&kind.child(0))),
         LogicalTypeId::Map => return format!("MAP({}, {})", name(&kind.child(0)), name(&kind.child(1))),
         LogicalTypeId::Struct => return format!("STRUCT({})", fields(kind)),
@@ -46,6 +48,7 @@ pub fn name(kind: &LogicalTypeHandle) -> String {
 }
 
 fn fields(kind: &LogicalTypeHandle) -> String {
-    let field = |index| format!("\"{}\" {}", kind.child_name(index).replace('"', "\"\""), name(&kind.child(index)));
+    let field =
+        |index| format!("\"{}\" {}", kind.child_name(index).replace('"', "\"\""), name(&kind.child(index)));
     (0..kind.num_children()).map(field).collect::<Vec<_>>().join(", ")
 }

@@ -36,7 +36,8 @@ impl<'a> Parquet<'a> {
 
     /// Takes rows; true when the file has reached `limit` bytes.
     pub fn write(&mut self, batch: &RecordBatch, limit: u64) -> Result<bool, Failure> {
-        let batch = RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec()).map_err(unwritable)?;
+        let batch =
+            RecordBatch::try_new(self.schema.clone(), batch.columns().to_vec()).map_err(unwritable)?;
         self.writer.write(&batch).map_err(unwritable)?;
         if self.writer.in_progress_size() > GROUP_BYTES {
             self.writer.flush().map_err(unwritable)?;

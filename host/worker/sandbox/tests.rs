@@ -45,14 +45,20 @@ fn inside(folder: &Path) {
         return println!("this kernel has no such walls: {ready:?}");
     }
     let archived = folder.join("bucket/archive/old.parquet");
-    assert!(fs::read(&archived).is_ok() && fs::read(folder.join("hot.parquet")).is_ok(), "the job's files are open");
+    assert!(
+        fs::read(&archived).is_ok() && fs::read(folder.join("hot.parquet")).is_ok(),
+        "the job's files are open"
+    );
     for path in ["/etc/passwd", "/proc/self/environ", "/proc/self/maps"].map(PathBuf::from) {
         assert!(fs::read(&path).is_err(), "{} was read", path.display());
     }
     assert!(fs::read(folder.join("secret.txt")).is_err() && fs::read_dir(folder).is_err());
     assert!(fs::write(&archived, "x").is_err() && fs::write(folder.join("new"), "x").is_err());
     assert!(fs::File::options().append(true).open(&archived).is_err());
-    assert!(fs::remove_file(&archived).is_err() && fs::rename(&archived, folder.join("bucket/archive/x")).is_err());
+    assert!(
+        fs::remove_file(&archived).is_err()
+            && fs::rename(&archived, folder.join("bucket/archive/x")).is_err()
+    );
     assert!(fs::create_dir(folder.join("bucket/archive/new")).is_err());
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err() && TcpListener::bind("127.0.0.1:0").is_err());
     assert!(UdpSocket::bind("127.0.0.1:0").is_err());
@@ -73,7 +79,8 @@ fn inside(folder: &Path) {
     ] {
         assert!(session.execute_batch(&sql).is_err(), "{sql} went through");
     }
-    let count: i64 = session.query_row(&format!("SELECT count(*) FROM '{old}'"), [], |row| row.get(0)).unwrap();
+    let count: i64 =
+        session.query_row(&format!("SELECT count(*) FROM '{old}'"), [], |row| row.get(0)).unwrap();
     assert_eq!(count, 10);
     println!("the walls hold");
 }
@@ -104,7 +111,8 @@ fn the_walls_hold_without_the_check_of_the_statement() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert!(said.contains("the walls hold") || said.contains("no such walls"), "{said}");
     assert_eq!(fs::read(path.join("bucket/archive/old.parquet")).unwrap(), before);

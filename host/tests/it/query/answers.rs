@@ -13,7 +13,8 @@ fn children(host: u32) -> usize {
     let path = format!("/proc/{host}/task");
     let tasks = std::fs::read_dir(path).expect("the host runs");
     let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<String> = lists.flat_map(|list| list.split_whitespace().map(str::to_string).collect::<Vec<_>>()).collect();
+    let pids: Vec<String> =
+        lists.flat_map(|list| list.split_whitespace().map(str::to_string).collect::<Vec<_>>()).collect();
     let is_query = |pid: &&String| {
         std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tidemill-query")
     };
@@ -37,13 +38,22 @@ async fn a_topic_is_a_table_with_typed_columns() {
     );
     assert_eq!(answer["rows"], json!([["airliner", 334, 0.5], ["cargo", 333, 1.5], ["private", 333, 2.5]]));
     assert_eq!((&answer["row_count"], &answer["truncated"]), (&json!(3), &json!(false)));
-    assert!(answer["rows_read"].as_u64() >= Some(1_000) && answer["bytes_read"].as_u64() > Some(0), "{answer}");
+    assert!(
+        answer["rows_read"].as_u64() >= Some(1_000) && answer["bytes_read"].as_u64() > Some(0),
+        "{answer}"
+    );
 
     asked.produce(1_000, 1_500).await;
-    assert_eq!(asked.rows("SELECT count(*), count(DISTINCT (_partition, _offset)) FROM positions").await, json!([[1_500, 1_500]]));
+    assert_eq!(
+        asked.rows("SELECT count(*), count(DISTINCT (_partition, _offset)) FROM positions").await,
+        json!([[1_500, 1_500]])
+    );
     let described = asked.rows("DESCRIBE positions").await;
     let names: Vec<&str> = described.as_array().unwrap().iter().filter_map(|row| row[0].as_str()).collect();
-    assert_eq!(names, ["id", "kind", "n", "lat", "_partition", "_offset", "_ts", "_key", "_headers", "_payload"]);
+    assert_eq!(
+        names,
+        ["id", "kind", "n", "lat", "_partition", "_offset", "_ts", "_key", "_headers", "_payload"]
+    );
     assert_eq!(asked.rows("SHOW TABLES").await, json!([["positions"]]));
 }
 
@@ -80,7 +90,9 @@ async fn what_is_wrong_with_a_statement_is_said_with_its_place() {
     }
     let output = asked.host.cli(&["query", "SELECT nothing FROM positions"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("\"nothing\" not found") && stderr(&output).contains("line 1, column 8"));
+    assert!(
+        stderr(&output).contains("\"nothing\" not found") && stderr(&output).contains("line 1, column 8")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,13 +105,27 @@ async fn values_of_every_type_have_a_text() {
                '2c8f2f0e-32a6-4b0f-9a3b-6e0a1b2c3d4e'::UUID AS u";
     let (status, answer) = asked.ask(json!({ "sql": sql })).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
-    let kinds: Vec<&str> = answer["columns"].as_array().unwrap().iter().filter_map(|c| c["type"].as_str()).collect();
+    let kinds: Vec<&str> =
+        answer["columns"].as_array().unwrap().iter().filter_map(|c| c["type"].as_str()).collect();
     assert_eq!(
         kinds,
         [
-            "BIGINT", "DECIMAL(9,2)", "DOUBLE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "DATE", "TIME", "BLOB",
-            "INTEGER[]", "STRUCT(\"a\" INTEGER, \"b\" VARCHAR)", "MAP(VARCHAR, INTEGER)", "INTEGER", "BOOLEAN", "HUGEINT",
-            "ENUM", "UUID"
+            "BIGINT",
+            "DECIMAL(9,2)",
+            "DOUBLE",
+            "TIMESTAMP",
+            "TIMESTAMP WITH TIME ZONE",
+            "DATE",
+            "TIME",
+            "BLOB",
+            "INTEGER[]",
+            "STRUCT(\"a\" INTEGER, \"b\" VARCHAR)",
+            "MAP(VARCHAR, INTEGER)",
+            "INTEGER",
+            "BOOLEAN",
+            "HUGEINT",
+            "ENUM",
+            "UUID"
         ]
     );
     assert_eq!(
@@ -115,12 +141,20 @@ async fn values_of_every_type_have_a_text() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_writes_tables_csv_and_parquet() {
     let asked = Asked::start(30_000).await;
-    let table = asked.host.cli(&["query", "SELECT kind, count(*) AS msgs FROM positions GROUP BY kind ORDER BY kind"]);
-    let lines: Vec<String> = stdout(&table).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let table = asked
+        .host
+        .cli(&["query", "SELECT kind, count(*) AS msgs FROM positions GROUP BY kind ORDER BY kind"]);
+    let lines: Vec<String> =
+        stdout(&table).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(lines, ["kind msgs", "airliner 10000", "cargo 10000", "private 10000"], "{}", stderr(&table));
     assert!(stderr(&table).starts_with("3 rows in "), "{}", stderr(&table));
 
-    let csv = asked.host.cli(&["query", "SELECT n, kind, NULL AS x, 'a,\"b' AS q FROM positions ORDER BY n", "--format", "csv"]);
+    let csv = asked.host.cli(&[
+        "query",
+        "SELECT n, kind, NULL AS x, 'a,\"b' AS q FROM positions ORDER BY n",
+        "--format",
+        "csv",
+    ]);
     let text = stdout(&csv);
     assert!(text.starts_with("n,kind,x,q\n0,airliner,,\"a,\"\"b\"\n"), "{}", &text[..80]);
     assert_eq!(text.lines().count(), 30_001, "a file is not cut at the rows of a JSON answer");
@@ -128,7 +162,14 @@ async fn the_command_writes_tables_csv_and_parquet() {
     let file = asked.folder.path().join("data/bucket/archive/copy.parquet");
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     let path = file.to_str().unwrap();
-    let parquet = asked.host.cli(&["query", "SELECT *, n AS n FROM positions", "--format", "parquet", "--output", path]);
+    let parquet = asked.host.cli(&[
+        "query",
+        "SELECT *, n AS n FROM positions",
+        "--format",
+        "parquet",
+        "--output",
+        path,
+    ]);
     assert!(parquet.status.success(), "{}", stderr(&parquet));
     assert_eq!(
         asked.rows("SELECT count(*), sum(n), count(n_1) FROM read_parquet('archive/*.parquet')").await,
@@ -201,7 +242,9 @@ fn running_query(host: u32) -> Option<String> {
     let tasks = std::fs::read_dir(format!("/proc/{host}/task")).ok()?;
     let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
     let mut pids = lists.flat_map(|list| list.split_whitespace().map(str::to_string).collect::<Vec<_>>());
-    pids.find(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tidemill-query"))
+    pids.find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "tidemill-query")
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]

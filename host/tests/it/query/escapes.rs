@@ -21,12 +21,15 @@ struct Attempt {
 
 /// Blocks of `-- word: why`, then the statement, up to a blank line.
 fn attempts() -> Vec<Attempt> {
-    let text = std::fs::read_to_string(root().join("host/tests/queries/escapes.sql")).expect("the corpus is there");
+    let text =
+        std::fs::read_to_string(root().join("host/tests/queries/escapes.sql")).expect("the corpus is there");
     let blocks = text.split("\n\n").skip(1);
     blocks
         .map(|block| {
-            let (first, sql) = block.split_once('\n').unwrap_or_else(|| panic!("a block without a statement: {block}"));
-            let word = first.trim_start_matches("-- ").split(':').next().unwrap_or_default().trim().to_string();
+            let (first, sql) =
+                block.split_once('\n').unwrap_or_else(|| panic!("a block without a statement: {block}"));
+            let word =
+                first.trim_start_matches("-- ").split(':').next().unwrap_or_default().trim().to_string();
             assert!(["refused", "forbidden", "harmless"].contains(&word.as_str()), "what is {first:?}?");
             Attempt { expected: word, sql: sql.trim().to_string() }
         })
@@ -63,7 +66,8 @@ fn plant_secrets(outside: &Path, asked: &Asked) {
     }
     let path = outside.join("secret.parquet");
     let sql = format!("SELECT '{SECRET}' AS a");
-    let made = asked.host.cli(&["query", &sql, "--format", "parquet", "--output", path.to_str().expect("a path")]);
+    let made =
+        asked.host.cli(&["query", &sql, "--format", "parquet", "--output", path.to_str().expect("a path")]);
     assert!(made.status.success(), "{}", stderr(&made));
 }
 

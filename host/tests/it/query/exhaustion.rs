@@ -52,7 +52,8 @@ async fn greedy_statements_end_in_time_while_the_host_serves() {
         };
         let elapsed = started.elapsed();
         assert!(elapsed < PATIENCE, "{sql} took {elapsed:?}");
-        let fits = matches!(status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST);
+        let fits =
+            matches!(status, StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::BAD_REQUEST);
         assert!(fits, "{sql}: {status} {answer}");
         eprintln!("{:>6} ms {} {}", elapsed.as_millis(), status.as_u16(), sql);
     }
