@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins web browser cargo-deny. Without a step: all but the last two, which only
-# tests and lint need. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins web duckdb-cli browser cargo-deny. Without a step: all but the last three, which
+# only tests, benchmarks and lint need. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -173,6 +173,25 @@ step_browser() {
         fi
     fi
     say "no browser found, so tests in a browser will be skipped; to run them: apt-get install chromium (as root), or set CHROMIUM"
+}
+
+# For the tests and benchmarks that ask DuckDB itself. They are skipped without it, so this step never fails.
+step_duckdb_cli() {
+    local wanted
+    wanted=$(fingerprint scripts/requirements-duckdb.txt)
+    if is_done duckdb-cli "$wanted" && [ -x "$setup/bin/duckdb" ]; then
+        return
+    fi
+    say "installing DuckDB's command line from PyPI"
+    mkdir -p "$setup/bin"
+    if have python3 && quietly python3 -m pip install --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes --target "$setup/pip-duckdb" --upgrade -r scripts/requirements-duckdb.txt; then
+        chmod +x "$setup/pip-duckdb/duckdb_cli/duckdb"
+        ln -sfn ../pip-duckdb/duckdb_cli/duckdb "$setup/bin/duckdb"
+        mark_done duckdb-cli "$wanted"
+    else
+        say "not to be had; the tests that ask DuckDB itself will say that they are skipped"
+    fi
 }
 
 # From PyPI where pip has it for this platform (seconds), else compiled (minutes).

@@ -84,7 +84,9 @@ pub enum AppError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("cannot make a folder for queries in the data directory: {0}; see whether it can be written and has room")]
+    #[error(
+        "cannot make a folder for queries in the data directory: {0}; see whether it can be written and has room"
+    )]
     Queries(std::io::Error),
     #[error("the web server ended: {0}")]
     Serve(std::io::Error),

@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
   tidemill up pipelines/aircraft.toml        run a pipeline, with embedded Postgres and the map
   tidemill produce positions < flights.ndjson
   tidemill consume positions --from earliest --max 10
-  tidemill query "SELECT kind, count(*) FROM positions GROUP BY kind"
+  tidemill query \"SELECT kind, count(*) FROM positions GROUP BY kind\"
   tidemill status")]
 pub struct Cli {
     #[command(subcommand)]

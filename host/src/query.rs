@@ -154,10 +154,18 @@ impl Queries {
         let elapsed = elapsed.as_millis();
         match &answer {
             Ok(answer) => tracing::info!(
-                sql, elapsed_ms = elapsed, waited_ms = waited, rows = answer.rows, truncated = answer.truncated,
-                bytes_read = answer.bytes_read, files_read = answer.files_read, "query answered"
+                sql,
+                elapsed_ms = elapsed,
+                waited_ms = waited,
+                rows = answer.rows,
+                truncated = answer.truncated,
+                bytes_read = answer.bytes_read,
+                files_read = answer.files_read,
+                "query answered"
             ),
-            Err(error) => tracing::info!(sql, elapsed_ms = elapsed, waited_ms = waited, %error, "query failed"),
+            Err(error) => {
+                tracing::info!(sql, elapsed_ms = elapsed, waited_ms = waited, %error, "query failed")
+            }
         }
         answer
     }
@@ -177,7 +185,8 @@ impl Queries {
         let started = Instant::now();
         // What was collected until then is kept, so the same query gets further the next time.
         let gathering = shared.sources.gather(&query.sql);
-        let gathered = tokio::time::timeout(deadline, gathering).await.map_err(|_| QueryError::Deadline(deadline))??;
+        let gathered =
+            tokio::time::timeout(deadline, gathering).await.map_err(|_| QueryError::Deadline(deadline))??;
         limits.deadline_ms = milliseconds(deadline.saturating_sub(started.elapsed())).max(1);
         let job = Job {
             sql: query.sql.clone(),
@@ -186,8 +195,8 @@ impl Queries {
             format: query.format,
             limits,
         };
-        let mut sink =
-            Sink::new(query.format, &shared.cache).map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
+        let mut sink = Sink::new(query.format, &shared.cache)
+            .map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
         let ended = child::run(&shared.worker, &job, &mut sink).await;
         drop(gathered.held);
         let ended = ended.map_err(|error| match error {

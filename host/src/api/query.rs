@@ -65,7 +65,8 @@ pub async fn run(
 }
 
 fn timeout(seconds: f64) -> Result<Duration, ApiError> {
-    let timeout = Duration::try_from_secs_f64(seconds).ok().filter(|timeout| *timeout >= Duration::from_millis(1));
+    let timeout =
+        Duration::try_from_secs_f64(seconds).ok().filter(|timeout| *timeout >= Duration::from_millis(1));
     timeout.ok_or_else(|| {
         ApiError::bad_request("bad_parameter", format!("timeout_seconds = {seconds} is not a time"))
             .hint("it is a number of seconds, such as 10")
@@ -87,7 +88,9 @@ fn respond(answer: Answer, format: AnswerFormat) -> Response {
         .into_response(),
         AnswerBody::File(file, size) => {
             let (kind, name) = match format {
-                AnswerFormat::Parquet => ("application/vnd.apache.parquet", "attachment; filename=\"query.parquet\""),
+                AnswerFormat::Parquet => {
+                    ("application/vnd.apache.parquet", "attachment; filename=\"query.parquet\"")
+                }
                 _ => ("text/csv; charset=utf-8; header=present", "attachment; filename=\"query.csv\""),
             };
             let body = Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), PIECE));
@@ -116,15 +119,20 @@ fn refusal(error: QueryError, sql: &str) -> ApiError {
         QueryError::Statement { position: Some(position), .. } => {
             let (line, column) = place(sql, position);
             let message = format!("{message} (line {line}, column {column})");
-            ApiError { position: Some(position as u64), ..ApiError::bad_request("query_failed", message).line(line) }
+            ApiError {
+                position: Some(position as u64),
+                ..ApiError::bad_request("query_failed", message).line(line)
+            }
         }
         QueryError::Statement { position: None, .. } => ApiError::bad_request("query_failed", message),
         QueryError::Forbidden(_) => ApiError::forbidden("query_forbidden", message)
             .hint("a query reads topics by their names, and archive/**/*.parquet"),
-        QueryError::Deadline(_) | QueryError::Processor(_) => too_much("query_timeout", message)
-            .hint("read less: fewer columns, a range of _ts, or one topic"),
-        QueryError::Memory(_) => too_much("query_out_of_memory", message)
-            .hint("group or sort by less, or select fewer rows first"),
+        QueryError::Deadline(_) | QueryError::Processor(_) => {
+            too_much("query_timeout", message).hint("read less: fewer columns, a range of _ts, or one topic")
+        }
+        QueryError::Memory(_) => {
+            too_much("query_out_of_memory", message).hint("group or sort by less, or select fewer rows first")
+        }
         QueryError::Busy { .. } => ApiError::new(StatusCode::TOO_MANY_REQUESTS, "query_busy", message)
             .retry_after(1)
             .hint("try again in a moment"),
@@ -161,7 +169,7 @@ mod tests {
     #[test]
     fn a_place_is_counted_in_characters() {
         assert_eq!(place("SELECT 1", 0), (1, 1));
-        assert_eq!(place("SELECT\n  'é', x", 14), (2, 8));
+        assert_eq!(place("SELECT\n  'é', x", 15), (2, 8));
         assert_eq!(place("SELECT", 99), (1, 7));
     }
 }

@@ -12,7 +12,8 @@ use tower_http::compression::CompressionLayer;
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::{
-    ApiState, groups, metrics, openapi, produce, query, records, segments, status, stream, tables, topics, web,
+    ApiState, groups, metrics, openapi, produce, query, records, segments, status, stream, tables, topics,
+    web,
 };
 
 /// One method of one path.

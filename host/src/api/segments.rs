@@ -59,7 +59,8 @@ pub async fn list(
     let max = Params::read(&uri, &["max"])?.number("max", 1, MAX)?.unwrap_or(DEFAULT_MAX);
     let topic = state.log.topic(name.as_str()).await?;
     let most = u32::try_from(max).unwrap_or(u32::MAX);
-    let segments = picture::segments(state.log.pool(), topic.id, most).await.map_err(crate::log::LogError::from)?;
+    let segments =
+        picture::segments(state.log.pool(), topic.id, most).await.map_err(crate::log::LogError::from)?;
     let segments: Vec<SegmentView> = segments.into_iter().map(SegmentView::from).collect();
     Ok(Json(json!({ "topic": topic.name, "segments": segments })))
 }

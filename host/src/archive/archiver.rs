@@ -85,7 +85,9 @@ pub enum ArchiveError {
     Postgres(#[from] sqlx::Error),
     #[error("{}: {source}", .path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("segment {table} has no offset {offset} in partition {partition}, though it was sealed with offsets up to {end}")]
+    #[error(
+        "segment {table} has no offset {offset} in partition {partition}, though it was sealed with offsets up to {end}"
+    )]
     Hole { table: String, partition: Partition, offset: Offset, end: Offset },
     #[error("object {path} comes back with other bytes than were put; it is deleted and put again")]
     Corrupt { path: String },
@@ -177,7 +179,8 @@ impl Archiver {
             }
         }
         if self.swept.is_none_or(|at| at.elapsed() >= self.options.sweep_every) {
-            let expired: i64 = sqlx::query_scalar("SELECT tidemill.expire_objects()").fetch_one(&self.pool).await?;
+            let expired: i64 =
+                sqlx::query_scalar("SELECT tidemill.expire_objects()").fetch_one(&self.pool).await?;
             report.expired = expired.unsigned_abs();
             report.swept = sweep::sweep(self).await?;
             self.swept = Some(Instant::now());

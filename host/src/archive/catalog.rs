@@ -154,10 +154,11 @@ pub async fn intend(pool: &PgPool, path: &str) -> Result<bool, sqlx::Error> {
 
 /// Writes the objects of a segment into the catalog and makes it `archived`, in one transaction.
 pub async fn commit(pool: &PgPool, claim: &Claim, objects: &[NewObject]) -> Result<(), CommitError> {
-    let table_bytes: i64 = sqlx::query_scalar("SELECT pg_total_relation_size(to_regclass(format('log.%I', $1::text)))")
-        .bind(&claim.table)
-        .fetch_one(pool)
-        .await?;
+    let table_bytes: i64 =
+        sqlx::query_scalar("SELECT pg_total_relation_size(to_regclass(format('log.%I', $1::text)))")
+            .bind(&claim.table)
+            .fetch_one(pool)
+            .await?;
     let all: u64 = objects.iter().map(|object| object.record_bytes.max(1)).sum();
     let mut transaction = pool.begin().await?;
     let archived = sqlx::query(

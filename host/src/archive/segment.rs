@@ -13,8 +13,8 @@ use tokio::task::spawn_blocking;
 use super::archiver::{ArchiveError, Archiver, Report};
 use super::catalog::{self, Claim, NewObject};
 use super::key::object_key;
-use super::parquet::{self, Encoded, Encoder, Layout};
 use super::parquet::write::MAX_RECORDS;
+use super::parquet::{self, Encoded, Encoder, Layout};
 use super::store::{BucketError, Put};
 use super::sweep;
 use crate::crash;
@@ -84,7 +84,8 @@ async fn one_object(
         tracing::debug!(path, "the object is there already, from an attempt before");
     }
     crash::point("archive.put");
-    let object = NewObject { path, bytes: encoded.bytes, sha256, record_bytes, footer: encoded.footer.clone() };
+    let object =
+        NewObject { path, bytes: encoded.bytes, sha256, record_bytes, footer: encoded.footer.clone() };
     verify(archiver, &object, &encoded).await?;
     Ok(object)
 }
@@ -129,7 +130,12 @@ async fn read(
         }
         page = following?;
         if page.is_empty() {
-            return Err(ArchiveError::Hole { table: claim.table.clone(), partition, offset: next, end: range.end });
+            return Err(ArchiveError::Hole {
+                table: claim.table.clone(),
+                partition,
+                offset: next,
+                end: range.end,
+            });
         }
     }
 }
@@ -144,7 +150,8 @@ fn push(mut encoder: Encoder, page: &[StoredBatch]) -> Result<Encoder, parquet::
 /// The file, its content and the content's hash.
 fn finish(encoder: Encoder, file: &Path) -> Result<(Encoded, Bytes, String), ArchiveError> {
     let encoded = encoder.finish(file)?;
-    let content = std::fs::read(file).map_err(|source| ArchiveError::Io { path: file.to_path_buf(), source })?;
+    let content =
+        std::fs::read(file).map_err(|source| ArchiveError::Io { path: file.to_path_buf(), source })?;
     let sha256 = hex::encode(Sha256::digest(&content));
     Ok((encoded, content.into(), sha256))
 }

@@ -66,7 +66,9 @@ pub enum BucketError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("object {key} is not in the bucket")]
     NotFound { key: String },
-    #[error("object {key} is in the bucket with {found} bytes instead of {wanted}: it was not written by this tidemill")]
+    #[error(
+        "object {key} is in the bucket with {found} bytes instead of {wanted}: it was not written by this tidemill"
+    )]
     Different { key: String, found: u64, wanted: u64 },
     #[error("bucket: {0}")]
     Store(#[from] Error),
@@ -125,15 +127,21 @@ impl Bucket {
             .with_timeout(options.request)
             .with_read_timeout(options.silence)
             .with_connect_timeout(options.connect);
-        let retry =
-            RetryConfig { max_retries: options.retries, retry_timeout: options.request, ..Default::default() };
+        let retry = RetryConfig {
+            max_retries: options.retries,
+            retry_timeout: options.request,
+            ..Default::default()
+        };
         // The store compares what it got with this, so half a body is not taken for the whole.
         let mut builder = AmazonS3Builder::from_env()
             .with_client_options(client)
             .with_retry(retry)
+            // Not every server knows the request for many at once, and the sweep deletes one by one anyway.
+            .with_disable_bulk_delete(true)
             .with_checksum_algorithm(Checksum::SHA256);
         for (name, value) in &options.settings {
-            let key: AmazonS3ConfigKey = name.parse().map_err(|_| wrong(format!("there is no setting {name:?}")))?;
+            let key: AmazonS3ConfigKey =
+                name.parse().map_err(|_| wrong(format!("there is no setting {name:?}")))?;
             builder = builder.with_config(key, value);
         }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -142,7 +150,12 @@ impl Bucket {
                     builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"))
                 }
                 Some(("region", region)) => builder.with_region(region),
-                _ => return Err(wrong(format!("{:?} is neither endpoint= nor region=", pair.split('=').next()))),
+                _ => {
+                    return Err(wrong(format!(
+                        "{:?} is neither endpoint= nor region=",
+                        pair.split('=').next()
+                    )));
+                }
             };
         }
         let store = builder.with_bucket_name(bucket).build()?;
@@ -271,7 +284,10 @@ mod tests {
         assert_eq!(bucket.list("archive").await.unwrap(), [key]);
         bucket.delete(key).await.unwrap();
         bucket.delete(key).await.unwrap();
-        assert!(matches!(bucket.fetch_to(key, &folder.path().join("x")).await, Err(BucketError::NotFound { .. })));
+        assert!(matches!(
+            bucket.fetch_to(key, &folder.path().join("x")).await,
+            Err(BucketError::NotFound { .. })
+        ));
     }
 
     #[test]

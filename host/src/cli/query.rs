@@ -80,19 +80,22 @@ pub async fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let response = client.send(request).await?;
     match args.format {
         Format::Table => show(&client, response, args.output.as_deref()).await?,
-        Format::Json | Format::Csv | Format::Parquet => save(&client, response, args.output.as_deref()).await?,
+        Format::Json | Format::Csv | Format::Parquet => {
+            save(&client, response, args.output.as_deref()).await?
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn statement(args: &QueryArgs) -> anyhow::Result<String> {
     match (&args.file, args.sql.as_deref()) {
-        (Some(file), _) => {
-            std::fs::read_to_string(file).with_context(|| format!("cannot read the statement in {}", file.display()))
-        }
+        (Some(file), _) => std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the statement in {}", file.display())),
         (None, Some("-")) => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("cannot read the statement from standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read the statement from standard input")?;
             Ok(text)
         }
         (None, sql) => Ok(sql.unwrap_or_default().to_string()),
@@ -124,7 +127,9 @@ async fn show(client: &Client, response: Response, output: Option<&Path>) -> any
     let answer: Rows = serde_json::from_slice(&bytes).context("the host's answer cannot be read")?;
     let text = format!("{}\n", drawn(&answer));
     match output {
-        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?
+        }
         None if !print(&text)? => return Ok(()),
         None => {}
     }
@@ -134,7 +139,8 @@ async fn show(client: &Client, response: Response, output: Option<&Path>) -> any
 
 fn drawn(answer: &Rows) -> String {
     let heading = |column: &Column| {
-        let numeric = ["INT", "DECIMAL", "DOUBLE", "FLOAT", "BIGNUM"].iter().any(|sign| column.kind.contains(sign));
+        let numeric =
+            ["INT", "DECIMAL", "DOUBLE", "FLOAT", "BIGNUM"].iter().any(|sign| column.kind.contains(sign));
         let right = if numeric && !column.kind.contains("INTERVAL") { ">" } else { "" };
         format!("{right}{}", plain(&column.name))
     };
@@ -176,11 +182,13 @@ fn summary(answer: &Rows) -> String {
 
 /// Copies the answer as it comes.
 async fn save(client: &Client, mut response: Response, output: Option<&Path>) -> anyhow::Result<()> {
-    let told = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
+    let told =
+        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_string);
     let (rows, truncated) = (told("tidemill-row-count"), told("tidemill-truncated"));
     let mut target: Box<dyn Write> = match output {
         Some(path) => {
-            let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let file =
+                std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Box::new(std::io::BufWriter::new(file))
         }
         None => Box::new(std::io::stdout()),
@@ -192,7 +200,11 @@ async fn save(client: &Client, mut response: Response, output: Option<&Path>) ->
     }
     target.flush()?;
     if let Some(rows) = rows {
-        let more = if truncated.as_deref() == Some("true") { "; there are more, which the limits cut off" } else { "" };
+        let more = if truncated.as_deref() == Some("true") {
+            "; there are more, which the limits cut off"
+        } else {
+            ""
+        };
         note(&format!("{rows} rows{more}"));
     }
     Ok(())

@@ -127,7 +127,14 @@ impl Groups {
             };
             if groups.last().is_none_or(|last| last.group != name || last.topic != topic) {
                 let stage = row.try_get("stage")?;
-                groups.push(GroupLag { group: name, topic, stage, lag: 0, behind_hot: 0, partitions: Vec::new() });
+                groups.push(GroupLag {
+                    group: name,
+                    topic,
+                    stage,
+                    lag: 0,
+                    behind_hot: 0,
+                    partitions: Vec::new(),
+                });
             }
             if let Some(last) = groups.last_mut() {
                 last.lag += partition.lag;

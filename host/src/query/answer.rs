@@ -66,9 +66,13 @@ impl Sink {
                 text.push(b']');
                 // The child is not believed to write JSON.
                 let rows = String::from_utf8(text).ok().and_then(|text| RawValue::from_string(text).ok());
-                Body::Rows(rows.ok_or_else(|| QueryError::Process("it sent rows that are not JSON".to_string()))?)
+                Body::Rows(
+                    rows.ok_or_else(|| QueryError::Process("it sent rows that are not JSON".to_string()))?,
+                )
             }
-            Self::Disk(file) => rewound(file).await.map_err(|error| QueryError::io("its answer cannot be kept", &error))?,
+            Self::Disk(file) => {
+                rewound(file).await.map_err(|error| QueryError::io("its answer cannot be kept", &error))?
+            }
         };
         Ok(Answer {
             columns: ended.head.columns,

@@ -52,7 +52,8 @@ pub async fn snapshot(pool: &PgPool, topics: &[TopicId]) -> Result<HashMap<Topic
     for row in rows {
         let holding = holdings.entry(TopicId(row.try_get(0)?)).or_default();
         let partition = row.try_get::<i32, _>(1)?.cast_unsigned();
-        let (start, next) = (row.try_get::<i64, _>(2)?.cast_unsigned(), row.try_get::<i64, _>(3)?.cast_unsigned());
+        let (start, next) =
+            (row.try_get::<i64, _>(2)?.cast_unsigned(), row.try_get::<i64, _>(3)?.cast_unsigned());
         let numbers = |column: usize| -> Result<Vec<u64>, sqlx::Error> {
             let given: Option<Vec<i64>> = row.try_get(column)?;
             Ok(given.unwrap_or_default().into_iter().map(i64::cast_unsigned).collect())

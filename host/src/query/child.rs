@@ -77,7 +77,9 @@ impl Running {
 
     /// Sends the job, then reads until the last frame. Standard input stays open: its end would end the child.
     async fn converse(&mut self, job: &Job, sink: &mut Sink) -> Result<Ended, QueryError> {
-        let (Some(stdin), Some(stdout), Some(stderr)) = (&mut self.stdin, &mut self.stdout, self.stderr.take()) else {
+        let (Some(stdin), Some(stdout), Some(stderr)) =
+            (&mut self.stdin, &mut self.stdout, self.stderr.take())
+        else {
             return Err(QueryError::Process("it has no pipes".to_string()));
         };
         let last_words = tokio::spawn(last_words(stderr));
@@ -89,7 +91,11 @@ impl Running {
         match talk.await? {
             Some(ended) => Ok(ended),
             None => {
-                let status = self.child.wait().await.map_err(|error| QueryError::io("it cannot be waited for", &error))?;
+                let status = self
+                    .child
+                    .wait()
+                    .await
+                    .map_err(|error| QueryError::io("it cannot be waited for", &error))?;
                 let said = last_words.await.unwrap_or_default();
                 Err(explain(status, &said, job))
             }
@@ -124,10 +130,14 @@ async fn read(stdout: &mut ChildStdout, job: &Job, sink: &mut Sink) -> Result<Op
                 if received > job.limits.bytes + SLACK {
                     return Err(nonsense("more than it may"));
                 }
-                sink.write(&body).await.map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
+                sink.write(&body)
+                    .await
+                    .map_err(|error| QueryError::io("its answer cannot be kept", &error))?;
             }
             FrameKind::Done => {
-                let (Some(head), done) = (head, parse(&body)?) else { return Err(nonsense("an end without a head")) };
+                let (Some(head), done) = (head, parse(&body)?) else {
+                    return Err(nonsense("an end without a head"));
+                };
                 return Ok(Some(Ended { head, done }));
             }
             FrameKind::Failure => {
@@ -149,7 +159,8 @@ async fn frame(stdout: &mut ChildStdout) -> Result<Option<(FrameKind, Vec<u8>)>,
     }
     let [kind, length @ ..] = prefix;
     let length = u32::from_be_bytes(length) as usize;
-    let kind = FrameKind::from_byte(kind).filter(|_| length <= MAX_FRAME).ok_or_else(|| nonsense("no frames"))?;
+    let kind =
+        FrameKind::from_byte(kind).filter(|_| length <= MAX_FRAME).ok_or_else(|| nonsense("no frames"))?;
     let mut body = vec![0; length];
     match stdout.read_exact(&mut body).await {
         Ok(_) => Ok(Some((kind, body))),
@@ -194,7 +205,9 @@ fn explain(status: ExitStatus, said: &str, job: &Job) -> QueryError {
     let out_of_memory = ["memory allocation of", "bad_alloc", "Out of Memory", "Cannot allocate memory"];
     match status.signal() {
         Some(SIGXCPU) => QueryError::Processor(limits.cpu_seconds),
-        Some(SIGABRT) if out_of_memory.iter().any(|sign| said.contains(sign)) => QueryError::Memory(limits.memory_bytes),
+        Some(SIGABRT) if out_of_memory.iter().any(|sign| said.contains(sign)) => {
+            QueryError::Memory(limits.memory_bytes)
+        }
         _ => {
             tracing::warn!(%status, said = said.trim(), "the process of a query died");
             QueryError::Process(format!("it ended with {status}"))

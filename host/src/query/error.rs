@@ -47,7 +47,9 @@ impl QueryError {
     pub(super) fn of(failure: Failure, deadline: Duration, memory: u64) -> Self {
         let position = failure.position.and_then(|position| usize::try_from(position).ok());
         match failure.kind {
-            FailureKind::Statement | FailureKind::Query => Self::Statement { message: failure.message, position },
+            FailureKind::Statement | FailureKind::Query => {
+                Self::Statement { message: failure.message, position }
+            }
             FailureKind::Forbidden => Self::Forbidden(failure.message),
             FailureKind::Deadline => Self::Deadline(deadline),
             FailureKind::Memory => Self::Memory(memory),

@@ -82,7 +82,8 @@ impl HotFiles {
     pub async fn collect(&self, topic: &Arc<Topic>, ranges: &[Range]) -> Result<Vec<Arc<Chunk>>, HotError> {
         let mut files = Vec::new();
         for partition in 0..topic.partitions {
-            let wanted: Vec<Range> = ranges.iter().filter(|range| range.partition == partition).copied().collect();
+            let wanted: Vec<Range> =
+                ranges.iter().filter(|range| range.partition == partition).copied().collect();
             let chunks = self.partition(TopicPartition { topic: topic.id, partition });
             let mut chunks = chunks.lock().await;
             // What no range needs is archived or gone.
@@ -164,7 +165,8 @@ impl HotFiles {
                     batches.push(batch);
                 }
                 Ok(None) => {
-                    let missing = format!("offset {at} of partition {partition} of topic {} is not there", topic.name);
+                    let missing =
+                        format!("offset {at} of partition {partition} of topic {} is not there", topic.name);
                     return Err(HotError::Failed(QueryError::Hot(missing)));
                 }
                 Err(ReplayError { source: FetchError::OutOfRange { .. }, .. }) => return Err(HotError::Gone),

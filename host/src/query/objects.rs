@@ -66,8 +66,13 @@ impl Objects {
         let root = root.canonicalize()?;
         let mut kept = HashMap::new();
         find(&root, &root, &mut kept)?;
-        let mirror =
-            Mirror { bucket, root: root.clone(), limit, kept: Mutex::new(kept), fetching: tokio::sync::Mutex::default() };
+        let mirror = Mirror {
+            bucket,
+            root: root.clone(),
+            limit,
+            kept: Mutex::new(kept),
+            fetching: tokio::sync::Mutex::default(),
+        };
         Ok(Self { root, mirror: Some(Arc::new(mirror)) })
     }
 
@@ -122,14 +127,18 @@ impl Mirror {
     async fn provide(this: &Arc<Self>, objects: &[Object]) -> Result<Pin, QueryError> {
         let _turn = this.fetching.lock().await;
         let mut pin = Pin { mirror: Some(this.clone()), paths: Vec::new() };
-        let missing: Vec<&Object> = objects.iter().filter(|object| !this.pin(object, &mut pin)).collect();
+        let missing: Vec<Object> =
+            objects.iter().filter(|object| !this.pin(object, &mut pin)).cloned().collect();
         this.make_room(missing.iter().map(|object| object.bytes).sum())?;
-        let fetches = missing.into_iter().map(|object| async move { this.fetch(object).await.map(|()| object) });
+        let fetches = missing.into_iter().map(|object| {
+            let this = this.clone();
+            async move { this.fetch(&object).await.map(|()| object) }
+        });
         let mut fetched = stream::iter(fetches).buffer_unordered(SIDE_BY_SIDE);
         while let Some(object) = fetched.try_next().await? {
             let file = Kept { bytes: object.bytes, used: Instant::now(), pins: 0 };
             this.kept().insert(object.path.clone(), file);
-            this.pin(object, &mut pin);
+            this.pin(&object, &mut pin);
         }
         Ok(pin)
     }
@@ -196,7 +205,8 @@ impl Mirror {
         let half = place.with_extension("half");
         let folder = place.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
-        let fetched = self.bucket.fetch_to(&object.path, &half).await.map_err(|error| failed(error.to_string()))?;
+        let fetched =
+            self.bucket.fetch_to(&object.path, &half).await.map_err(|error| failed(error.to_string()))?;
         if (fetched.bytes, fetched.sha256.as_str()) != (object.bytes, object.sha256.as_str()) {
             let _ = fs::remove_file(&half);
             return Err(failed("it is not what was put there".to_string()));

@@ -106,7 +106,9 @@ pub enum FrameKind {
 
 impl FrameKind {
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Ready, Self::Head, Self::Data, Self::Done, Self::Failure].into_iter().find(|kind| *kind as u8 == byte)
+        [Self::Ready, Self::Head, Self::Data, Self::Done, Self::Failure]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Views {
 #[derive(Debug, Default)]
 pub struct Held {
     hot: Vec<Arc<Chunk>>,
-    archived: Pin,
+    _archived: Pin,
 }
 
 impl Sources {
@@ -46,7 +46,8 @@ impl Sources {
         let topics = self.log.topics().await?;
         self.hot.keep_only(&topics);
         let text = sql.to_lowercase();
-        let (named, unnamed): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| text.contains(topic.name.as_str()));
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| text.contains(topic.name.as_str()));
         // Whoever writes a path reads more than topics; a mirror has it only when it was fetched.
         let everything = self.objects.is_mirror() && text.contains("archive");
         let mut attempt = 1;
@@ -54,7 +55,9 @@ impl Sources {
             match self.collect(&named, everything).await {
                 Err(HotError::Gone) if attempt < ATTEMPTS => attempt += 1,
                 Err(HotError::Gone) => {
-                    return Err(QueryError::Hot("they move into the archive faster than they can be read".to_string()));
+                    return Err(QueryError::Hot(
+                        "they move into the archive faster than they can be read".to_string(),
+                    ));
                 }
                 Err(HotError::Failed(error)) => return Err(error),
                 Ok(gathered) => break gathered,
@@ -77,7 +80,7 @@ impl Sources {
             needed.dedup();
         }
         let archived = self.objects.provide(&needed).await.map_err(HotError::Failed)?;
-        let mut gathered = Views { views: Vec::new(), held: Held { hot: Vec::new(), archived } };
+        let mut gathered = Views { views: Vec::new(), held: Held { hot: Vec::new(), _archived: archived } };
         for topic in topics {
             let Holding { objects, hot: ranges } = holdings.remove(&topic.id).unwrap_or_default();
             let files = self.hot.collect(topic, &ranges).await?;

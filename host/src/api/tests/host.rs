@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::openapi::DOCUMENT;
 use crate::api::{ApiSettings, ApiState, serve};
+use crate::archive::store::{Bucket, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plugins::PluginFolders;
 use crate::ids::HostId;
@@ -23,6 +24,7 @@ use crate::pg::testing::database;
 use crate::pipeline::runtime::Runtime;
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineOptions, PluginEngine};
+use crate::query::{Queries, QueryOptions};
 use crate::replay::Replay;
 use crate::tables::Tables;
 
@@ -31,6 +33,7 @@ pub struct TestHost {
     pub state: ApiState,
     pub url: String,
     pub http: reqwest::Client,
+    _folder: tempfile::TempDir,
     _stop: DropGuard,
 }
 
@@ -68,11 +71,17 @@ impl TestHost {
             allowed_hosts: Vec::new(),
         };
         change(&mut settings);
-        let state = ApiState::new(log, replay, groups, tables, runtime, settings);
+        let folder = tempfile::tempdir().unwrap();
+        let bucket =
+            Bucket::open(&folder.path().join("bucket").display().to_string(), &BucketOptions::default());
+        let cache = folder.path().join("cache");
+        let queries =
+            Queries::open(replay.clone(), bucket.unwrap(), &cache, QueryOptions::default()).unwrap();
+        let state = ApiState::new(log, replay, groups, tables, runtime, queries, settings);
         let stop = CancellationToken::new();
         tokio::spawn(serve(state.clone(), listener, stop.clone()));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();
-        Self { database, state, url, http, _stop: stop.drop_guard() }
+        Self { database, state, url, http, _folder: folder, _stop: stop.drop_guard() }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

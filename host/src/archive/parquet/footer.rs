@@ -64,7 +64,8 @@ impl Footer {
         }
         let Version { version } = serde_json::from_str(json).map_err(damaged)?;
         if version != VERSION {
-            let message = format!("it is of version {version}, this tidemill reads {VERSION}: use a newer one");
+            let message =
+                format!("it is of version {version}, this tidemill reads {VERSION}: use a newer one");
             return Err(ParquetError::Damaged(message));
         }
         serde_json::from_str(json).map_err(damaged)
@@ -167,7 +168,11 @@ mod tests {
         for batch in 0..10_000_u64 {
             index.push(7 + batch * 3, 1_700_000_000_000_000 + batch.cast_signed() * 1_001);
         }
-        assert!(index.entries.len() <= MAX_TIMES && index.entries.len() > MAX_TIMES / 2, "{}", index.entries.len());
+        assert!(
+            index.entries.len() <= MAX_TIMES && index.entries.len() > MAX_TIMES / 2,
+            "{}",
+            index.entries.len()
+        );
         assert!(index.entries.windows(2).all(|pair| pair[1].0 - pair[0].0 == 4 * 3), "every fourth is kept");
         let read = TimeIndex::from_text(7, &index.to_text()).unwrap();
         assert_eq!(read.entries, index.entries);

@@ -142,10 +142,9 @@ impl FieldKind {
                 Physical::INT64,
                 Some(LogicalType::Timestamp { is_adjusted_to_u_t_c: true, unit: TimeUnit::MICROS }),
             ),
-            Self::Decimal(scale) => (
-                Physical::INT64,
-                Some(LogicalType::Decimal { scale: scale.into(), precision: PRECISION }),
-            ),
+            Self::Decimal(scale) => {
+                (Physical::INT64, Some(LogicalType::Decimal { scale: scale.into(), precision: PRECISION }))
+            }
         }
     }
 }

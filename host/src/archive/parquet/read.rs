@@ -50,7 +50,8 @@ pub fn decode(path: &Path, range: Range<Offset>) -> Result<Vec<StoredBatch>, Par
         places[place] = Some(record);
     })?;
     let records: Option<Vec<Record>> = places.into_iter().collect();
-    let records = records.ok_or_else(|| ParquetError::Damaged(format!("offsets of {range:?} are missing")))?;
+    let records =
+        records.ok_or_else(|| ParquetError::Damaged(format!("offsets of {range:?} are missing")))?;
     batches(&footer, range, records)
 }
 
@@ -58,7 +59,8 @@ pub fn decode(path: &Path, range: Range<Offset>) -> Result<Vec<StoredBatch>, Par
 pub fn check(path: &Path) -> Result<Check, ParquetError> {
     let (file, footer) = open(path)?;
     let range = footer.first_offset..footer.next_offset;
-    let mut met = vec![false; usize::try_from(footer.records()).unwrap_or(usize::MAX).min(super::write::MAX_RECORDS)];
+    let mut met =
+        vec![false; usize::try_from(footer.records()).unwrap_or(usize::MAX).min(super::write::MAX_RECORDS)];
     let (mut fingerprint, mut records, mut twice) = (Fingerprint::default(), 0, false);
     visit(&file, &footer, &range, |record| {
         fingerprint.add(&record);
@@ -76,14 +78,20 @@ fn open(path: &Path) -> Result<(SerializedFileReader<File>, Footer), ParquetErro
     let file = File::open(path).map_err(|source| ParquetError::Io { path: path.to_path_buf(), source })?;
     let reader = SerializedFileReader::new(file)?;
     let metadata = reader.metadata().file_metadata();
-    let ours = metadata.key_value_metadata().and_then(|all| all.iter().find(|entry| entry.key == METADATA_KEY));
+    let ours =
+        metadata.key_value_metadata().and_then(|all| all.iter().find(|entry| entry.key == METADATA_KEY));
     let json = ours.and_then(|entry| entry.value.as_deref());
-    let footer = Footer::from_json(json.ok_or_else(|| ParquetError::Damaged("it is not tidemill's".to_owned()))?)?;
+    let footer =
+        Footer::from_json(json.ok_or_else(|| ParquetError::Damaged("it is not tidemill's".to_owned()))?)?;
     Ok((reader, footer))
 }
 
 /// Splits records that begin with `range.start` at the times of appending.
-fn batches(footer: &Footer, range: Range<Offset>, records: Vec<Record>) -> Result<Vec<StoredBatch>, ParquetError> {
+fn batches(
+    footer: &Footer,
+    range: Range<Offset>,
+    records: Vec<Record>,
+) -> Result<Vec<StoredBatch>, ParquetError> {
     let index = footer.time_index()?.entries;
     let first = index.partition_point(|(offset, _)| *offset <= range.start).saturating_sub(1);
     let mut records = records.into_iter();
@@ -96,7 +104,12 @@ fn batches(footer: &Footer, range: Range<Offset>, records: Vec<Record>) -> Resul
         }
         let count = (end - base_offset) as usize;
         let records = records.by_ref().take(count).collect();
-        batches.push(StoredBatch { partition: footer.partition, base_offset, appended_at: *appended_at, records });
+        batches.push(StoredBatch {
+            partition: footer.partition,
+            base_offset,
+            appended_at: *appended_at,
+            records,
+        });
     }
     Ok(batches)
 }
@@ -129,8 +142,10 @@ fn visit(
                     writer.write(|out| renderer.render(&cells, out))
                 }
             };
-            let headers = rows.headers[row].as_ref().map(|json| serde_json::from_slice(json.data())).transpose();
-            let headers = headers.map_err(|error| ParquetError::Damaged(format!("headers of {offset}: {error}")))?;
+            let headers =
+                rows.headers[row].as_ref().map(|json| serde_json::from_slice(json.data())).transpose();
+            let headers =
+                headers.map_err(|error| ParquetError::Damaged(format!("headers of {offset}: {error}")))?;
             give(Record {
                 partition: footer.partition,
                 offset,
@@ -204,7 +219,9 @@ impl Group {
                 }
                 FieldKind::Float => FieldColumn::Floats(optional::<DoubleType>(group, at)?),
                 FieldKind::Bool => FieldColumn::Bools(optional::<BoolType>(group, at)?),
-                FieldKind::String | FieldKind::Json => FieldColumn::Texts(optional::<ByteArrayType>(group, at)?),
+                FieldKind::String | FieldKind::Json => {
+                    FieldColumn::Texts(optional::<ByteArrayType>(group, at)?)
+                }
             })
         });
         Ok(Self {
@@ -236,7 +253,10 @@ impl FieldColumn {
 }
 
 /// The values of a column that are there, and for each row whether it has one (empty if all have).
-fn values<T: DataType>(group: &dyn RowGroupReader, column: usize) -> Result<(Vec<T::T>, Vec<i16>), ParquetError> {
+fn values<T: DataType>(
+    group: &dyn RowGroupReader,
+    column: usize,
+) -> Result<(Vec<T::T>, Vec<i16>), ParquetError> {
     let rows = usize::try_from(group.metadata().num_rows()).unwrap_or_default();
     let descriptor = group.metadata().column(column).column_descr_ptr();
     if descriptor.physical_type() != T::get_physical_type() || descriptor.max_rep_level() != 0 {
@@ -255,7 +275,10 @@ fn values<T: DataType>(group: &dyn RowGroupReader, column: usize) -> Result<(Vec
     Ok((values, levels))
 }
 
-fn optional<T: DataType>(group: &dyn RowGroupReader, column: usize) -> Result<Vec<Option<T::T>>, ParquetError> {
+fn optional<T: DataType>(
+    group: &dyn RowGroupReader,
+    column: usize,
+) -> Result<Vec<Option<T::T>>, ParquetError> {
     let (values, levels) = values::<T>(group, column)?;
     let mut values = values.into_iter();
     Ok(levels.into_iter().map(|level| if level == 1 { values.next() } else { None }).collect())

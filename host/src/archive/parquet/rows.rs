@@ -69,7 +69,8 @@ impl Rows {
 
     /// The rows in the order of some fields; equal ones stay as they are.
     pub fn sorted_by(&self, sort: &[usize]) -> Vec<u32> {
-        let keys: Vec<Vec<u64>> = sort.iter().filter_map(|at| self.fields.get(*at)).map(Column::ranks).collect();
+        let keys: Vec<Vec<u64>> =
+            sort.iter().filter_map(|at| self.fields.get(*at)).map(Column::ranks).collect();
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
         if !keys.is_empty() {
             let compare = |a: &u32, b: &u32| {
@@ -119,7 +120,11 @@ impl<T: Copy + Default> Values<T> {
     }
 
     fn ranks(&self, rank: impl Fn(&T) -> u64) -> Vec<u64> {
-        self.values.iter().zip(&self.present).map(|(value, present)| if *present { rank(value) } else { 0 }).collect()
+        self.values
+            .iter()
+            .zip(&self.present)
+            .map(|(value, present)| if *present { rank(value) } else { 0 })
+            .collect()
     }
 }
 

@@ -204,7 +204,11 @@ fn cell(kind: FieldKind, text: &str) -> Cell<'_> {
 /// A finite number as JSON writes it; Rust also reads `inf`, `nan` and `+1`.
 fn number(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    digits.starts_with(|c: char| c.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|n: &f64| n.is_finite())
+    digits
+        .starts_with(|c: char| c.is_ascii_digit())
+        .then(|| text.parse().ok())
+        .flatten()
+        .filter(|n: &f64| n.is_finite())
 }
 
 /// What a quoted string stands for; None if it is not one.
@@ -241,7 +245,9 @@ fn decimal(text: &str, scale: u8, limited: bool) -> Option<i64> {
         push(byte)?;
     }
     let kept = fraction.len().min(scale.into());
-    for byte in fraction.as_bytes()[..kept].iter().chain(std::iter::repeat_n(&b'0', usize::from(scale) - kept)) {
+    for byte in
+        fraction.as_bytes()[..kept].iter().chain(std::iter::repeat_n(&b'0', usize::from(scale) - kept))
+    {
         push(*byte)?;
     }
     let dropped = &fraction.as_bytes()[kept..];
@@ -286,9 +292,18 @@ mod tests {
     #[test]
     fn what_is_not_one_whole_object_has_no_values() {
         let fields = [("id", FieldKind::String)];
-        for bad in
-            ["", "{", "[]", "{\"id\":\"a\"", "{\"id\":\"a\"}x", "{\"id\":\"a\",}", "{\"id\" \"a\"}", "{\"id\":}", "{\"id\":\"a\\", "null"]
-        {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            "{\"id\":\"a\"",
+            "{\"id\":\"a\"}x",
+            "{\"id\":\"a\",}",
+            "{\"id\" \"a\"}",
+            "{\"id\":}",
+            "{\"id\":\"a\\",
+            "null",
+        ] {
             assert_eq!(scan(&fields, bad), [Cell::None], "{bad}");
         }
         assert_eq!(scan(&fields, "{}"), [Cell::None]);

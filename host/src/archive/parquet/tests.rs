@@ -93,7 +93,8 @@ fn value() -> impl Strategy<Value = String> {
         (-1_000_000..1_000_000_i64).prop_map(|n| (n as f64 / 1e5).to_string()),
         any::<String>().prop_map(|text| json!(text).to_string()),
         "[a-c]{0,2}".prop_map(|text| json!(text).to_string()),
-        (0..4_000_000_000_i64).prop_map(|at| format!("\"{}\"", crate::clock::rfc3339_with(at * 1_000_003, 3))),
+        (0..4_000_000_000_i64)
+            .prop_map(|at| format!("\"{}\"", crate::clock::rfc3339_with(at * 1_000_003, 3))),
         Just("null".to_owned()),
         Just("true".to_owned()),
         Just("-0.0".to_owned()),
@@ -163,7 +164,8 @@ proptest! {
 
 #[test]
 fn what_the_schema_renders_needs_no_payload() {
-    let line = r#"{"id":"a1","lat":39.5,"n":-7,"x":1.5e-9,"on":true,"at":1700000000000000,"more":{"b": [1,2]}}"#;
+    let line =
+        r#"{"id":"a1","lat":39.5,"n":-7,"x":1.5e-9,"on":true,"at":1700000000000000,"more":{"b": [1,2]}}"#;
     assert_eq!(kept(&layout(), &[line, r#"{"id":"ü\"\n","lat":0.0}"#, "{}"]), 0);
 }
 

@@ -139,7 +139,8 @@ impl Encoder {
         for group in order.chunks(order.len().div_ceil(groups).max(1)) {
             self.write_group(group, file.next_row_group()?)?;
         }
-        let json = serde_json::to_string(&footer).map_err(|error| ParquetError::Damaged(error.to_string()))?;
+        let json =
+            serde_json::to_string(&footer).map_err(|error| ParquetError::Damaged(error.to_string()))?;
         file.append_key_value_metadata(KeyValue::new(METADATA_KEY.to_owned(), json));
         let sink = file.into_inner()?;
         let written = sink.into_inner().map_err(|error| io(error.into_error()))?;
@@ -173,14 +174,18 @@ impl Encoder {
                 .set_column_dictionary_enabled(path.clone(), false)
                 .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED)
         };
-        let sorting = |place: &usize| SortingColumn { column_idx: *place as i32, descending: false, nulls_first: true };
+        let sorting =
+            |place: &usize| SortingColumn { column_idx: *place as i32, descending: false, nulls_first: true };
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_statistics_enabled(EnabledStatistics::Page)
             .set_created_by(concat!("tidemill ", env!("CARGO_PKG_VERSION")).to_owned())
             .set_sorting_columns(Some(self.layout.sort.iter().map(sorting).collect()))
             .set_column_dictionary_enabled(ColumnPath::new(vec!["_payload".to_owned()]), false)
-            .set_column_statistics_enabled(ColumnPath::new(vec!["_payload".to_owned()]), EnabledStatistics::None);
+            .set_column_statistics_enabled(
+                ColumnPath::new(vec!["_payload".to_owned()]),
+                EnabledStatistics::None,
+            );
         for field in &self.layout.fields {
             if matches!(field.kind, FieldKind::Int | FieldKind::Timestamp | FieldKind::Decimal(_)) {
                 properties = delta(&field.column, properties);
@@ -226,7 +231,11 @@ fn push_common(rows: &mut Rows, record: &Record, exact: bool) {
 }
 
 impl<V: Copy> Values<V> {
-    fn write<T, W>(&self, rows: &[u32], group: &mut SerializedRowGroupWriter<'_, W>) -> Result<(), ParquetError>
+    fn write<T, W>(
+        &self,
+        rows: &[u32],
+        group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> Result<(), ParquetError>
     where
         T: DataType<T = V>,
         W: std::io::Write + Send,

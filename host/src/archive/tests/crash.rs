@@ -88,7 +88,8 @@ async fn nothing_is_missing(rig: &Rig, expected: &[Vec<Record>]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_step_loses_nothing_and_leaves_nothing_behind() {
-    let rounds = std::env::var("TIDEMILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let rounds =
+        std::env::var("TIDEMILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
     let plan = TopicPlan { hot: Some(Duration::from_millis(10)), ..archived(2) };
     let rig = Rig::new(plan).await;
     let mut expected: Vec<Vec<Record>> = vec![Vec::new(); 2];
@@ -115,6 +116,7 @@ async fn a_kill_at_any_step_loses_nothing_and_leaves_nothing_behind() {
         .execute(&rig.database.pool)
         .await
         .unwrap();
+    rig.time_is_over().await;
     let status = run(&rig.database.url, rig.folder.path(), None);
     assert!(status.success(), "{status}");
     nothing_is_missing(&rig, &expected).await;

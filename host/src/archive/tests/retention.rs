@@ -4,7 +4,11 @@ use super::*;
 
 /// Moves a group, as a consumer's commit does.
 async fn stand(rig: &Rig, group: &str, offset: i64) {
-    sqlx::query("SELECT tidemill.join_group($1, 'events')").bind(group).execute(&rig.database.pool).await.unwrap();
+    sqlx::query("SELECT tidemill.join_group($1, 'events')")
+        .bind(group)
+        .execute(&rig.database.pool)
+        .await
+        .unwrap();
     sqlx::query("UPDATE tidemill.consumer_offsets SET next_offset = $2 WHERE group_name = $1")
         .bind(group)
         .bind(offset)

@@ -64,7 +64,8 @@ impl Server {
             while let Ok((socket, _)) = listener.accept().await {
                 let (service, faults) = (service.clone(), shared.clone());
                 let answer = service_fn(move |request| answer(service.clone(), faults.clone(), request));
-                let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
+                let connection =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
                 tokio::spawn(async move {
                     let _ = connection.await;
                 });
@@ -114,11 +115,17 @@ async fn answer(
         place.and_then(|place| faults.remove(place)).map(|(_, fault)| fault)
     };
     match fault {
-        Some(Fault::Unavailable) => return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "<Error><Code>SlowDown</Code></Error>")),
-        Some(Fault::Conflict) => return Ok(plain(StatusCode::CONFLICT, "<Error><Code>ConditionalRequestConflict</Code></Error>")),
+        Some(Fault::Unavailable) => {
+            return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "<Error><Code>SlowDown</Code></Error>"));
+        }
+        Some(Fault::Conflict) => {
+            return Ok(plain(StatusCode::CONFLICT, "<Error><Code>ConditionalRequestConflict</Code></Error>"));
+        }
         Some(Fault::Reset) => return Err(Closed),
         Some(Fault::Stall) => return std::future::pending().await,
-        Some(Fault::OkButNot) => return Ok(plain(StatusCode::OK, "<Error><Code>InternalError</Code></Error>")),
+        Some(Fault::OkButNot) => {
+            return Ok(plain(StatusCode::OK, "<Error><Code>InternalError</Code></Error>"));
+        }
         _ => {}
     }
     let (parts, body) = request.into_parts();
@@ -217,7 +224,21 @@ async fn a_put_that_fails_in_any_way_is_made_good() {
     use Fault::*;
     server.expect(
         Method::PUT,
-        &[Lost, DoneAnd500, Conflict, Unavailable, Reset, Stall, OkButNot, Unavailable, Unavailable, Reset, Reset, Lost, Lost],
+        &[
+            Lost,
+            DoneAnd500,
+            Conflict,
+            Unavailable,
+            Reset,
+            Stall,
+            OkButNot,
+            Unavailable,
+            Unavailable,
+            Reset,
+            Reset,
+            Lost,
+            Lost,
+        ],
     );
     archive_all(&mut rig, &server).await;
     is_whole(&mut rig).await;
@@ -228,7 +249,10 @@ async fn a_read_back_that_fails_in_any_way_is_no_proof() {
     let (mut rig, server) = rig(3).await;
     rig.segment(0, 100).await;
     use Fault::*;
-    server.expect(Method::GET, &[Flip, Cut, Unavailable, Reset, Stall, Flip, Flip, Flip, Flip, Cut, Cut, Cut, Cut]);
+    server.expect(
+        Method::GET,
+        &[Flip, Cut, Unavailable, Reset, Stall, Flip, Flip, Flip, Flip, Cut, Cut, Cut, Cut],
+    );
     server.expect(Method::HEAD, &[Unavailable, Reset, Stall, Unavailable, Unavailable]);
     let failures = archive_all(&mut rig, &server).await;
     assert!(!failures.is_empty(), "three wrong answers in a row are a failure");

@@ -101,11 +101,21 @@ fn hold(reader: &mut Reader<'_>, path: &KeyPath, written: &Retention, hot: Optio
     }
     if written.hold_max.is_some() && written.hold.is_empty() {
         let help = "name the groups: hold = [\"GROUP\"], or remove `hold_max`".to_string();
-        reader.fail(&max_path, Mark::Key, "`hold_max` limits what is held, but nobody holds anything", Some(help));
+        reader.fail(
+            &max_path,
+            Mark::Key,
+            "`hold_max` limits what is held, but nobody holds anything",
+            Some(help),
+        );
     }
     if !written.hold.is_empty() && hot.is_none() {
         let help = "give `hot` a duration, or remove `hold`".to_string();
-        reader.fail(&groups_path, Mark::Key, "messages stay in Postgres for ever, so there is nothing to hold", Some(help));
+        reader.fail(
+            &groups_path,
+            Mark::Key,
+            "messages stay in Postgres for ever, so there is nothing to hold",
+            Some(help),
+        );
     }
     let size = Measure { parse: units::size, show: units::show_size, range: 1 << 20..=1 << 50 };
     let max_bytes = reader.measure(&max_path, written.hold_max.as_deref(), &size, default.max_bytes);

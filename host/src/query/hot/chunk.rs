@@ -25,11 +25,17 @@ pub struct Chunk {
 
 impl Chunk {
     /// Writes batches, which follow one another. Blocks.
-    pub fn write(topic: &Topic, batches: &[StoredBatch], path: PathBuf, used: Arc<AtomicU64>) -> Result<Self, String> {
+    pub fn write(
+        topic: &Topic,
+        batches: &[StoredBatch],
+        path: PathBuf,
+        used: Arc<AtomicU64>,
+    ) -> Result<Self, String> {
         let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
             return Err("there are no records to write".to_string());
         };
-        let encoded = parquet::encode(&Layout::of(topic), batches, &path).map_err(|error| error.to_string())?;
+        let encoded =
+            parquet::encode(&Layout::of(topic), batches, &path).map_err(|error| error.to_string())?;
         let bytes = encoded.map_or(0, |encoded| encoded.bytes);
         used.fetch_add(bytes, Ordering::Relaxed);
         Ok(Self {

@@ -21,8 +21,8 @@ async fn s3(folder: &Path) -> Bucket {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let serving =
-                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service.clone());
+            let serving = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service.clone());
             tokio::spawn(serving);
         }
     });
