@@ -30,9 +30,9 @@ mod limits;
 mod load;
 mod log;
 mod output;
-mod vectors;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use std::fmt;
 use std::str::FromStr;

@@ -154,7 +154,8 @@ impl Vectors {
         for (number, batch) in self.batches.iter().enumerate() {
             let messages = batch.messages(&mut offset);
             let outcome = instance.process(messages).await?;
-            differences.extend(batch.compare(outcome).map(|difference| format!("batch {number}: {difference}")));
+            differences
+                .extend(batch.compare(outcome).map(|difference| format!("batch {number}: {difference}")));
         }
         Ok(differences)
     }
@@ -162,7 +163,9 @@ impl Vectors {
     fn check_refused_config(&self, words: &str) -> Vec<String> {
         match &self.config_refused {
             Some(expected) if words.contains(expected) => Vec::new(),
-            Some(expected) => vec![format!("the config should be refused with `{expected}`, not with `{words}`")],
+            Some(expected) => {
+                vec![format!("the config should be refused with `{expected}`, not with `{words}`")]
+            }
             None => vec![format!("the config was refused: {words}")],
         }
     }
