@@ -42,10 +42,12 @@ try {
 function compile(module) {
   const sdk = ["transform.c", "text.c", "json.c", `bindings/${options.world}.c`].map((file) => join(here, file));
   const target = ["-target", "wasm32-wasi", "-mexec-model=reactor", "-std=gnu23", "-O2", "-s"];
+  // Zig's default of 16 MiB for the stack would be the larger part of the plugin's memory.
+  const stack = ["-Wl,-z,stack-size=262144"];
   const warnings = ["-Wall", "-Wextra", "-Werror"];
   const { status } = spawnSync(
     join(tools, "c/ziglang/zig"),
-    ["cc", ...target, ...warnings, "-I", here, ...sources, ...sdk, "-o", module],
+    ["cc", ...target, ...stack, ...warnings, "-I", here, ...sources, ...sdk, "-o", module],
     // Zig compiles the C library once, which takes half a minute.
     { stdio: "inherit", env: { ZIG_GLOBAL_CACHE_DIR: join(tools, "zig-cache"), ...process.env } },
   );

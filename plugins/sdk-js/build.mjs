@@ -1,8 +1,8 @@
 // Makes a component out of a plugin in TypeScript: node build.mjs SOURCE.ts OUT.wasm [--wit FOLDER --world NAME]
 //
-// Checks the types, bundles the source with what it imports into one module, and joins that with a JavaScript engine.
-// The engine's own wishes (clocks, randomness, standard streams, HTTP) are turned off: the component imports what the
-// world does and nothing else.
+// Checks the types, bundles the source with what it imports into one module, and joins that with a JavaScript engine
+// (QuickJS). The engine's own wishes (a clock, randomness, standard streams) lead to traps inside the component, which
+// imports what the world does and nothing else.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -56,14 +56,14 @@ async function bundled() {
 }
 
 async function componentOf(code) {
-  const { componentize } = await load("@bytecodealliance/componentize-js/src/componentize.js");
-  const sourcePath = join(folder, "plugin.js");
-  writeFileSync(sourcePath, code);
+  const { componentize } = await load("componentize-qjs/index.js");
   const { component } = await componentize({
-    sourcePath,
+    jsSource: code,
     witPath: resolve(options.wit),
-    worldName: options.world,
-    disableFeatures: ["random", "stdio", "clocks", "http", "fetch-event"],
+    world: options.world,
+    stubWasi: true,
+    // No function of the interface is asynchronous.
+    sync: true,
   });
   return component;
 }

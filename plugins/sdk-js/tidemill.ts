@@ -158,13 +158,29 @@ function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-const encoder = new TextEncoder();
-
-function decode(bytes: Uint8Array): string {
-  return decoder.decode(bytes);
+function bytesOf(value: Uint8Array | string): Uint8Array {
+  return typeof value === "string" ? encode(value) : value;
 }
 
-function bytesOf(value: Uint8Array | string): Uint8Array {
-  return typeof value === "string" ? encoder.encode(value) : value;
+/** Arguments of one call of `String.fromCharCode`: the engine bounds them. */
+const CHUNK = 8192;
+
+// The engine has no `TextDecoder`. The functions of URLs know UTF-8, and run natively; most text is ASCII, which needs
+// none of that.
+
+/** Throws if it is not UTF-8. */
+function decode(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += CHUNK) {
+    // An array-like of numbers is all that `apply` needs.
+    text += String.fromCharCode.apply(null, bytes.subarray(at, at + CHUNK) as unknown as number[]);
+  }
+  return /[\x80-\xff]/.test(text) ? decodeURIComponent(escape(text)) : text;
+}
+
+function encode(text: string): Uint8Array {
+  const narrow = /[^\x00-\x7f]/.test(text) ? unescape(encodeURIComponent(text)) : text;
+  const bytes = new Uint8Array(narrow.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = narrow.charCodeAt(at);
+  return bytes;
 }
