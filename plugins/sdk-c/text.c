@@ -52,6 +52,11 @@ static uint8_t *grow(tm_buffer *buffer, size_t more) {
     return at;
 }
 
+void tm_drop(tm_buffer *buffer) {
+    free(buffer->ptr);
+    *buffer = (tm_buffer){0};
+}
+
 void tm_put_text(tm_buffer *buffer, tm_text text) {
     if (text.len > 0) memcpy(grow(buffer, text.len), text.ptr, text.len);
 }

@@ -2,7 +2,8 @@
 //
 // Memory. What the host passes in belongs to the SDK, which frees it when the call ends: a plugin may read it, and the
 // JSON reader writes decoded strings over it, but a plugin never keeps a pointer to it. What is emitted is copied or, as
-// a `tm_buffer`, taken over. Static strings are never freed. There is no memory that a plugin has to free itself.
+// a `tm_buffer`, taken over; only a buffer that is put to no use is given back with `tm_drop`. Static strings are never
+// freed.
 // When memory runs out the component traps; the host reports it and starts a fresh one.
 #pragma once
 
@@ -29,6 +30,7 @@ typedef struct {
     size_t len, room;
 } tm_buffer;
 
+void tm_drop(tm_buffer *buffer);
 void tm_put(tm_buffer *buffer, const char *zero_ended);
 void tm_put_text(tm_buffer *buffer, tm_text text);
 void tm_put_int(tm_buffer *buffer, int64_t number);
@@ -80,6 +82,7 @@ tm_emission *tm_emit(tm_outcome *outcome, tm_buffer payload);
 void tm_set_port(tm_emission *emission, const char *port);
 void tm_set_key(tm_emission *emission, tm_text key);
 void tm_add_header(tm_emission *emission, const char *name, tm_text value);
+void tm_copy_key_and_headers(tm_emission *emission, const tm_message *message);
 
 // Refuses the message at hand, and takes back what was emitted for it. The reason is for people. Takes it over.
 void tm_reject(tm_outcome *outcome, tm_buffer reason);

@@ -68,12 +68,23 @@ void tm_set_key(tm_emission *emission, tm_text key) {
     emission->key = (transform_option_list_u8_t){true, copy(key)};
 }
 
-void tm_add_header(tm_emission *emission, const char *name, tm_text value) {
+static void add_header(tm_emission *emission, tm_text name, tm_text value) {
     tidemill_plugin_types_list_header_t *headers = &emission->headers;
     headers->ptr = realloc(headers->ptr, (headers->len + 1) * sizeof *headers->ptr);
     if (headers->ptr == NULL) abort();
-    headers->ptr[headers->len++] =
-        (tidemill_plugin_types_header_t){as_string(copy(tm_text_of(name))), copy(value)};
+    headers->ptr[headers->len++] = (tidemill_plugin_types_header_t){as_string(copy(name)), copy(value)};
+}
+
+void tm_add_header(tm_emission *emission, const char *name, tm_text value) {
+    add_header(emission, tm_text_of(name), value);
+}
+
+void tm_copy_key_and_headers(tm_emission *emission, const tm_message *message) {
+    if (message->key.is_some) tm_set_key(emission, (tm_text){message->key.val.ptr, message->key.val.len});
+    for (size_t i = 0; i < message->headers.len; i++) {
+        const tidemill_plugin_types_header_t *header = &message->headers.ptr[i];
+        add_header(emission, (tm_text){header->name.ptr, header->name.len}, (tm_text){header->value.ptr, header->value.len});
+    }
 }
 
 static tidemill_plugin_types_refusal_t *refuse(tm_outcome *outcome) {
@@ -140,6 +151,8 @@ bool exports_tidemill_plugin_transforming_process(exports_tidemill_plugin_transf
         tm_process(&batch->ptr[input], &outcome);
     }
     exports_tidemill_plugin_transforming_list_message_free(batch);
+    // The bindings free lists that have something in them.
+    if (outcome.emissions_len == 0) free(outcome.emissions);
     ret->emissions.ptr = outcome.emissions;
     ret->emissions.len = outcome.emissions_len;
     ret->refusals.ptr = outcome.refusals;

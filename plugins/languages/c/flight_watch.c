@@ -2,7 +2,6 @@
 //
 // The same plugin as `plugins/flight-watch` in Rust; `plugins/conformance/flight-watch` holds both to the same bytes.
 #include <math.h>
-#include <stdlib.h>
 
 #include "airports.h"
 #include "tidemill.h"
@@ -234,7 +233,7 @@ static void alert(const report *r, const char *cause, tm_buffer sentence, tm_out
     tm_emission *emission = tm_emit(outcome, json);
     tm_set_key(emission, r->id);
     tm_set_port(emission, "alerts");
-    free(sentence.ptr);
+    tm_drop(&sentence);
 }
 
 // With a comma before each three digits.
@@ -246,7 +245,7 @@ static void put_grouped(tm_buffer *text, double whole) {
         if (i > 0 && (digits.len - i) % 3 == 0) tm_put(text, ",");
         tm_put_text(text, (tm_text){digits.ptr + i, 1});
     }
-    free(digits.ptr);
+    tm_drop(&digits);
 }
 
 static void watch_squawk(const report *r, tm_outcome *outcome) {
