@@ -18,3 +18,4 @@ pub mod stage;
 pub mod status;
 pub mod supervisor;
 pub mod test_run;
+pub mod trial;

@@ -19,9 +19,7 @@ use crate::config::plan::{Cold, OnError, StageKind};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{
-    CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token,
-};
+use crate::plugin::{CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token};
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::state::TaskState;
@@ -193,11 +191,10 @@ impl<'a> Task<'a> {
     /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
     fn context(&mut self, batch: &[Record]) -> Context {
         let last = batch.last().map_or(self.offset, |record| record.offset);
-        let (group, topic) = (self.lease.group.as_str().as_bytes(), self.topic.name.as_str().as_bytes());
-        let (partition, first) = (self.lease.partition.to_be_bytes(), self.offset.to_be_bytes());
+        let (group, topic) = (self.lease.group.as_str(), self.topic.name.as_str());
         let mut context = Context {
             now: self.intake.appended_at(last),
-            seed: Seed::of(&[group, topic, &partition, &first]),
+            seed: Seed::of_batch(group, topic, self.lease.partition, self.offset),
             state: None,
         };
         if let Some(state) = &mut self.state {

@@ -6,7 +6,7 @@
 //! stage runs.
 
 mod compare;
-mod rows;
+pub mod rows;
 
 use serde_json::Value;
 
@@ -15,8 +15,8 @@ use crate::config::plan::{StageKind, StagePlan, StageTest};
 use crate::ids::Offset;
 use crate::plugin::state::Memory;
 use crate::plugin::{
-    CallError, Context, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal, Refused,
-    Seed, Token,
+    CallError, Context, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal,
+    Refused, Seed, Token,
 };
 
 /// What a stage made of a test's input.

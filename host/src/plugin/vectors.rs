@@ -7,10 +7,16 @@
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use super::{CallError, DEFAULT_PORT, Emission, Header, Limits, Message, Outcome, Plugin, Refusal};
+use super::state::{Memory, StateLimits};
+use super::{
+    CallError, Context, DEFAULT_PORT, Emission, Header, Limits, Message, Outcome, Plugin, Refusal, Seed,
+};
 
 /// Bytes in a difference are cut past this many characters.
 const MAX_SHOWN: usize = 400;
+
+/// Bytes of the state of a run, and of one value in it.
+const STATE_BYTES: u64 = 64 << 20;
 
 /// A file that holds no vectors.
 #[derive(Debug, thiserror::Error)]
@@ -151,9 +157,19 @@ impl Vectors {
         }
         let mut differences = Vec::new();
         let mut offset = 0;
+        // State begins empty, and is kept from batch to batch.
+        let state = Memory::default();
+        let space = state.space(state_limits(limits));
         for (number, batch) in self.batches.iter().enumerate() {
             let messages = batch.messages(&mut offset);
+            let now = messages.last().map_or(0, |message| message.timestamp);
+            let session = space.session(now);
+            let seed = Seed::of(&[b"vectors", &(number as u64).to_be_bytes()]);
+            instance.set_context(Context { now, seed, state: Some(session.clone()) });
             let outcome = instance.process(messages).await?;
+            if let Some(writes) = session.take().await {
+                state.commit(&writes);
+            }
             differences
                 .extend(batch.compare(outcome).map(|difference| format!("batch {number}: {difference}")));
         }
@@ -168,6 +184,15 @@ impl Vectors {
             }
             None => vec![format!("the config was refused: {words}")],
         }
+    }
+}
+
+fn state_limits(limits: &Limits) -> StateLimits {
+    StateLimits {
+        quota: STATE_BYTES,
+        value: STATE_BYTES,
+        call_bytes: limits.output_bytes,
+        call_entries: limits.output_records as usize,
     }
 }
 
