@@ -59,7 +59,13 @@ async function componentOf(module) {
   const { componentEmbed, componentNew } = await import(pathToFileURL(wasmTools));
   const binary = new Uint8Array(readFileSync(module));
   const embedded = await componentEmbed({ binary, witSource: witSource(), world: options.world });
-  return await componentNew(embedded);
+  try {
+    return await componentNew(embedded);
+  } catch (error) {
+    const cause = error.message.trim().split("\n").at(-1).replace(/^\s*\d+: /, "");
+    return fail(`it is no component of the world ${options.world}: ${cause}\n` +
+      "       wasi_snapshot_preview1 stands for what needs a system: files, standard output, clocks");
+  }
 }
 
 // The files of the package as one.

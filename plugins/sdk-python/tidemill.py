@@ -7,7 +7,6 @@
 """
 
 import json
-import traceback
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Iterable, Mapping
 
@@ -146,13 +145,23 @@ def _processed(plugin: Transform, batch: list[Message]) -> Outcome:
             outcome.refusals.append(Refused(index, Refusal_Retry(later.micros)))
         except Fatal as reason:
             raise Err(Failure_Fatal(str(reason))) from reason
-        except Exception:
+        except Exception as error:
             # The plugin's own error ends the call; the host shows what was logged last.
-            log("error", traceback.format_exc())
+            log("error", _told(error))
             raise
         else:
             outcome.emissions.extend(emissions)
     return outcome
+
+
+def _told(error: Exception) -> str:
+    """Error and calls on one line. The module `traceback` would look for the sources, and there are no files."""
+    calls = []
+    step = error.__traceback__
+    while step is not None:
+        calls.append(f"{step.tb_frame.f_code.co_qualname}, line {step.tb_lineno}")
+        step = step.tb_next
+    return f"{type(error).__name__}: {error} (in {'; '.join(calls[-8:])})"
 
 
 def _emitted(index: int, emission: Emission) -> Emitted:

@@ -4,11 +4,11 @@
 # The project needs nothing of this checkout afterwards: it holds the template with its name put in, and copies of the
 # language's SDK, of the interface, and of the list of tools.
 #
-#     templates/LANGUAGE/*    to .
-#     templates/vectors.json  to vectors.json
-#     sdk-LANGUAGE            to sdk        (Rust: sdk)
-#     ../wit/0.1.0            to wit
-#     tools                   to tools      (not for Rust)
+#     templates/LANGUAGE/*      to .
+#     templates/*.json, *.toml  to .
+#     sdk-LANGUAGE              to sdk      (Rust: sdk)
+#     ../wit/0.1.0              to wit
+#     tools                     to tools    (not for Rust)
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 language=$1 name=$2 folder=$3
@@ -26,7 +26,7 @@ fi
 
 mkdir -p "$folder/wit"
 cp -R "$here/templates/$language/." "$folder/"
-cp "$here/templates/vectors.json" "$folder/"
+cp "$here/templates/vectors.json" "$here/templates/pipeline.toml" "$folder/"
 cp "$here/../wit/0.1.0/"*.wit "$folder/wit/"
 cp -R "$here/$sdk" "$folder/sdk"
 [ "$language" = rust ] || cp -R "$here/tools" "$folder/tools"

@@ -206,9 +206,10 @@ impl Batch {
         self.messages.iter().map(message).collect()
     }
 
-    fn compare(&self, outcome: Outcome) -> impl Iterator<Item = String> {
-        let emitted: Vec<Emitted> = outcome.emissions.into_iter().map(Emitted::from).collect();
-        let expected: Vec<Emitted> = self.emissions.iter().cloned().map(Emitted::normal).collect();
+    fn compare(&self, outcome: Outcome) -> Vec<String> {
+        let emitted = outcome.emissions.into_iter().map(|emission| self.normal(Emitted::from(emission)));
+        let emitted = Vec::from_iter(emitted);
+        let expected = Vec::from_iter(self.emissions.iter().cloned().map(|emission| self.normal(emission)));
         let mut differences = Vec::new();
         for index in 0..emitted.len().max(expected.len()) {
             let (wanted, got) = (expected.get(index), emitted.get(index));
@@ -223,7 +224,15 @@ impl Batch {
                 differences.push(format!("refusal {index}: expected {}, got {}", shown(wanted), shown(got)));
             }
         }
-        differences.into_iter()
+        differences
+    }
+
+    /// No port is the default port, and no time is the time of the message.
+    fn normal(&self, mut emission: Emitted) -> Emitted {
+        let message = emission.input.and_then(|input| self.messages.get(input as usize));
+        emission.timestamp = emission.timestamp.or(message.map(|message| message.timestamp));
+        emission.port = Some(emission.port.unwrap_or_else(|| DEFAULT_PORT.to_owned()));
+        emission
     }
 }
 
@@ -246,14 +255,6 @@ impl Given {
     }
 }
 
-impl Emitted {
-    /// No port and the default port are the same.
-    fn normal(mut self) -> Self {
-        self.port = Some(self.port.unwrap_or_else(|| DEFAULT_PORT.to_owned()));
-        self
-    }
-}
-
 impl From<Emission> for Emitted {
     fn from(emission: Emission) -> Self {
         let headers = emission.headers.into_iter();
@@ -265,7 +266,6 @@ impl From<Emission> for Emitted {
             timestamp: emission.timestamp,
             payload: Bytes(emission.payload),
         }
-        .normal()
     }
 }
 
