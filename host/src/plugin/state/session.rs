@@ -94,8 +94,7 @@ impl Session {
                     Some(write) => write.as_ref(),
                     None => committed.get(key).and_then(Option::as_ref),
                 };
-                let value =
-                    found.filter(|stored| stored.is_live(self.now)).map(|stored| stored.value.to_vec());
+                let value = found.filter(|stored| stored.is_live(self.now)).map(|stored| stored.value.to_vec());
                 bytes += value.as_ref().map_or(0, |value| value.len() as u64);
                 if bytes > READ_BYTES { Err(ReadError::TooLarge.into()) } else { Ok(value) }
             })
@@ -186,8 +185,7 @@ impl Session {
             let wanted = (limit - found.len()).min(SCAN_CHUNK);
             let committed = self.read(range.clone(), wanted).await?;
             // Up to there both sides are known.
-            let last =
-                if committed.len() < wanted { None } else { committed.last().map(|(key, _)| key.clone()) };
+            let last = if committed.len() < wanted { None } else { committed.last().map(|(key, _)| key.clone()) };
             let mut merged: BTreeMap<Vec<u8>, Option<Stored>> =
                 committed.into_iter().map(|(key, stored)| (key, Some(stored))).collect();
             for (key, write) in pending.writes.range(range.prefix.clone()..) {
@@ -314,10 +312,7 @@ fn check_keys<'a>(keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), E
     }
     for key in keys {
         if key.is_empty() || key.len() > KEY_BYTES {
-            return Err(Error::TooLarge(format!(
-                "a key of {} bytes, allowed are 1 to {KEY_BYTES}",
-                key.len()
-            )));
+            return Err(Error::TooLarge(format!("a key of {} bytes, allowed are 1 to {KEY_BYTES}", key.len())));
         }
     }
     Ok(())
