@@ -5,8 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 
 plugins="aircraft-generator latest-position flight-watch log-sink window-counts http-sink http-poller \
-    test-identity test-misbehave \
-    test-spin-describe"
+    test-identity test-misbehave test-reach test-sockets test-spin-describe"
 target=wasm32-wasip2
 target_dir=${CARGO_TARGET_DIR:-target}
 

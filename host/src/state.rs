@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sqlx::{PgConnection, PgPool, Row};
 use tokio::runtime::Handle;
 
-use crate::ids::{GroupName, Micros, Partition, TopicName};
+use crate::ids::Micros;
 use crate::log::LogError;
 use crate::log::offsets::Lease;
 use crate::plugin::Context;
@@ -176,22 +176,6 @@ impl StateChanges {
             self.writes.space.committed(&self.writes, used, swept);
         }
     }
-}
-
-/// Forgets the state of a group on a topic, fencing whoever runs it. Returns how many entries went.
-pub async fn clear(
-    pool: &PgPool,
-    group: &GroupName,
-    topic: &TopicName,
-    partition: Option<Partition>,
-) -> Result<u64, LogError> {
-    let gone: i64 = sqlx::query_scalar("SELECT tidemill.clear_state($1, $2, $3)")
-        .bind(group.as_str())
-        .bind(topic.as_str())
-        .bind(partition.map(|partition| partition as i32))
-        .fetch_one(pool)
-        .await?;
-    Ok(gone as u64)
 }
 
 #[cfg(test)]

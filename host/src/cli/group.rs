@@ -28,7 +28,8 @@ enum GroupVerb {
     /// Move a group to another place in a topic; a running stage goes on from there
     #[command(after_help = "Examples:\n  tidemill group seek latest positions earliest\n  \
                             tidemill group seek latest positions 2026-01-01T00:00:00Z\n  \
-                            tidemill group seek latest positions 1200 --partition 0")]
+                            tidemill group seek latest positions 1200 --partition 0\n  \
+                            tidemill group seek counts events earliest --clear-state")]
     Seek(SeekArgs),
     /// Forget a group and its offsets
     #[command(after_help = "Example:\n  tidemill group delete my-export")]
@@ -66,6 +67,9 @@ struct SeekArgs {
     /// Only this partition
     #[arg(long)]
     partition: Option<u32>,
+    /// Forget what the group's stage keeps as state, too
+    #[arg(long)]
+    clear_state: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -163,7 +167,9 @@ fn short_digest(digest: &str) -> String {
 
 async fn seek(args: SeekArgs) -> anyhow::Result<()> {
     let client = args.client.connect()?;
-    let body = json!({ "topic": args.topic, "to": args.to, "partition": args.partition });
+    let body = json!({
+        "topic": args.topic, "to": args.to, "partition": args.partition, "clear_state": args.clear_state
+    });
     let answer: Value = client.post(&["v1", "groups", &args.group, "seek"], &body).await?;
     if args.json {
         print_json(&answer)?;

@@ -59,9 +59,9 @@ impl Grants {
     }
 
     pub(super) fn admit(&self, limit: u32) -> Result<Place, CallError> {
-        let taken = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-            (live < limit).then_some(live + 1)
-        });
+        let taken = self
+            .live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| (live < limit).then_some(live + 1));
         taken.map(|_| Place(Arc::clone(&self.live))).map_err(|_| CallError::StageFull { limit })
     }
 

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
@@ -155,7 +154,8 @@ impl Guest {
 
     /// What the next calls see of time, chance and state.
     pub(super) fn set_context(&mut self, context: Context) {
-        self.chance = Chance::new(if self.grants.has(Grant::Random) { context.seed } else { Seed::default() });
+        self.chance =
+            Chance::new(if self.grants.has(Grant::Random) { context.seed } else { Seed::default() });
         self.context = context;
         self.working = true;
     }

@@ -24,8 +24,8 @@ use crate::config::grants::HttpPlan;
 #[cfg(doc)]
 use crate::config::grants::Origin;
 use exchange::Budget;
-pub use resolve::{Lookup, system_lookup};
 use resolve::Resolver;
+pub use resolve::{Lookup, system_lookup};
 
 /// Connections that are kept for the next request, for each origin.
 const IDLE: usize = 4;

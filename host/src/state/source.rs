@@ -29,7 +29,9 @@ impl Source {
         read: impl Future<Output = Result<T, ReadError>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T, ReadError>> {
         let task = AbortOnDropHandle::new(self.io.spawn(read));
-        Box::pin(async move { task.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string()))) })
+        Box::pin(
+            async move { task.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string()))) },
+        )
     }
 }
 

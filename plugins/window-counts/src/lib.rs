@@ -95,7 +95,10 @@ impl WindowCounts {
             Some(Value::Number(number)) => number.to_string(),
             Some(Value::Bool(flag)) => flag.to_string(),
             _ => {
-                return Err(Refusal::reject(format!("payload: no text in the field `{}`", self.config.field)));
+                return Err(Refusal::reject(format!(
+                    "payload: no text in the field `{}`",
+                    self.config.field
+                )));
             }
         };
         if value.len() > MAX_VALUE {

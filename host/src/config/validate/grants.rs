@@ -94,7 +94,8 @@ fn headers(
     let mut headers = Vec::new();
     for (text, values) in &written.headers {
         let place = path.key(text);
-        let Some(origin) = reader.take(&place, text.parse::<Origin>().map_err(|error| error.to_string())) else {
+        let Some(origin) = reader.take(&place, text.parse::<Origin>().map_err(|error| error.to_string()))
+        else {
             continue;
         };
         if !allow.contains(&origin) {
@@ -112,12 +113,7 @@ fn headers(
     headers
 }
 
-fn header(
-    reader: &mut Reader<'_>,
-    path: &KeyPath,
-    name: &str,
-    value: &file::HeaderValue,
-) -> Option<Secret> {
+fn header(reader: &mut Reader<'_>, path: &KeyPath, name: &str, value: &file::HeaderValue) -> Option<Secret> {
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
         reader.fail(path, Mark::Key, format!("{name:?} is not the name of a header"), None);
         return None;
@@ -137,7 +133,12 @@ fn header(
     };
     let secret = reader.take(path, secret.map_err(|error| error.to_string()))?;
     if HeaderValue::from_str(secret.reveal()).is_err() {
-        reader.fail(path, Mark::Value, "this cannot be the value of a header: it has control characters", None);
+        reader.fail(
+            path,
+            Mark::Value,
+            "this cannot be the value of a header: it has control characters",
+            None,
+        );
         return None;
     }
     Some(secret)

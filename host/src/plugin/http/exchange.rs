@@ -66,7 +66,8 @@ impl Shared {
         let request = self.check(request)?;
         let answer = async {
             // Closed never, so this only waits.
-            let _slot = self.slots.acquire().await.map_err(|closed| Error::Unreachable(closed.to_string()))?;
+            let _slot =
+                self.slots.acquire().await.map_err(|closed| Error::Unreachable(closed.to_string()))?;
             let answer = self.client.execute(request).await.map_err(|error| explain(&error))?;
             self.read(answer, &budget).await
         };
@@ -90,7 +91,8 @@ impl Shared {
             let methods = methods.join(", ");
             return Err(Error::Denied(format!("the method {method} is not in `http.methods`: {methods}")));
         }
-        let method = Method::from_bytes(request.method.as_bytes()).map_err(|error| Error::Invalid(error.to_string()))?;
+        let method = Method::from_bytes(request.method.as_bytes())
+            .map_err(|error| Error::Invalid(error.to_string()))?;
         let body = request.body.unwrap_or_default();
         if body.len() as u64 > self.plan.request_bytes {
             return Err(Error::TooLarge(format!(
@@ -120,9 +122,8 @@ impl Shared {
 
     async fn read(&self, mut answer: reqwest::Response, budget: &Budget) -> Result<Response, Error> {
         let limit = self.plan.response_bytes;
-        let too_large = || {
-            Error::TooLarge(format!("a response of more than {limit} bytes; raise `http.response_bytes`"))
-        };
+        let too_large =
+            || Error::TooLarge(format!("a response of more than {limit} bytes; raise `http.response_bytes`"));
         if answer.content_length().is_some_and(|length| length > limit) {
             return Err(too_large());
         }
@@ -138,7 +139,9 @@ impl Shared {
                 return Err(too_large());
             }
             if !budget.take(chunk.len() as u64) {
-                return Err(Error::TooLarge("the responses together; send fewer requests at once".to_owned()));
+                return Err(Error::TooLarge(
+                    "the responses together; send fewer requests at once".to_owned(),
+                ));
             }
             body.extend_from_slice(&chunk);
         }
@@ -156,7 +159,9 @@ fn parse(text: &str) -> Result<Url, Error> {
     }
     let url = Url::parse(text).map_err(|error| Error::Invalid(format!("not a URL: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::Denied("a URL with a user or a password; let the stage set `http.headers`".to_owned()));
+        return Err(Error::Denied(
+            "a URL with a user or a password; let the stage set `http.headers`".to_owned(),
+        ));
     }
     Ok(url)
 }

@@ -17,7 +17,9 @@ pub type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr
 /// The system's resolver.
 pub fn system_lookup() -> Lookup {
     Arc::new(|name| {
-        Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|found| found.ip()).collect()) })
+        Box::pin(
+            async move { Ok(tokio::net::lookup_host((name, 0)).await?.map(|found| found.ip()).collect()) },
+        )
     })
 }
 
@@ -80,7 +82,8 @@ mod tests {
     use super::*;
 
     fn checked(name: &str, found: &[&str], private: bool) -> Result<Vec<String>, String> {
-        let found: Vec<IpAddr> = found.iter().map(|ip| ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"))).collect();
+        let found: Vec<IpAddr> =
+            found.iter().map(|ip| ip.parse().unwrap_or_else(|e| panic!("{ip}: {e}"))).collect();
         let checked = check(name, &found, private).map_err(|error| error.to_string())?;
         Ok(checked.iter().map(ToString::to_string).collect())
     }

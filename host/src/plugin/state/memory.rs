@@ -30,8 +30,11 @@ impl Memory {
         for key in &writes.deletes {
             entries.remove(key);
         }
-        let swept: Vec<Vec<u8>> =
-            entries.iter().filter(|(_, stored)| !stored.is_live(writes.now)).map(|(key, _)| key.clone()).collect();
+        let swept: Vec<Vec<u8>> = entries
+            .iter()
+            .filter(|(_, stored)| !stored.is_live(writes.now))
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in &swept {
             entries.remove(key);
         }
@@ -60,7 +63,8 @@ impl Committed for Memory {
 
     fn scan(&self, range: Range, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, ReadError>> {
         let entries = self.lock();
-        let within = entries.range(range.prefix.clone()..).take_while(|(key, _)| key.starts_with(&range.prefix));
+        let within =
+            entries.range(range.prefix.clone()..).take_while(|(key, _)| key.starts_with(&range.prefix));
         let found = within
             .filter(|(key, _)| range.contains(key))
             .take(limit)

@@ -82,7 +82,7 @@ impl Session {
         Some(Writes { space: Arc::clone(&self.space), now: self.now, puts, deletes, used })
     }
 
-    pub(in crate::plugin) async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    pub(crate) async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Vec<u8>>>, Error> {
         check_keys(keys.iter().map(Vec::as_slice))?;
         let pending = self.pending.lock().await;
         let unwritten = keys.iter().filter(|key| !pending.writes.contains_key(*key));
@@ -94,7 +94,8 @@ impl Session {
                     Some(write) => write.as_ref(),
                     None => committed.get(key).and_then(Option::as_ref),
                 };
-                let value = found.filter(|stored| stored.is_live(self.now)).map(|stored| stored.value.to_vec());
+                let value =
+                    found.filter(|stored| stored.is_live(self.now)).map(|stored| stored.value.to_vec());
                 bytes += value.as_ref().map_or(0, |value| value.len() as u64);
                 if bytes > READ_BYTES { Err(ReadError::TooLarge.into()) } else { Ok(value) }
             })
@@ -185,7 +186,8 @@ impl Session {
             let wanted = (limit - found.len()).min(SCAN_CHUNK);
             let committed = self.read(range.clone(), wanted).await?;
             // Up to there both sides are known.
-            let last = if committed.len() < wanted { None } else { committed.last().map(|(key, _)| key.clone()) };
+            let last =
+                if committed.len() < wanted { None } else { committed.last().map(|(key, _)| key.clone()) };
             let mut merged: BTreeMap<Vec<u8>, Option<Stored>> =
                 committed.into_iter().map(|(key, stored)| (key, Some(stored))).collect();
             for (key, write) in pending.writes.range(range.prefix.clone()..) {
@@ -213,6 +215,27 @@ impl Session {
             }
         }
         Ok(found)
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn put(&self, key: &[u8], value: &[u8], ttl: Option<u64>) -> Result<(), Error> {
+        self.set(vec![Write { key: key.to_vec(), value: value.to_vec(), ttl }]).await
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn remove(&self, key: &[u8]) -> Result<(), Error> {
+        self.delete(vec![key.to_vec()]).await
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn keys(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: u32,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let entries = self.scan(prefix.to_vec(), after.map(<[u8]>::to_vec), limit).await?;
+        Ok(entries.into_iter().map(|entry| entry.key).collect())
     }
 
     /// Committed entries, from the cache or from where they are.
@@ -312,7 +335,10 @@ fn check_keys<'a>(keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Result<(), E
     }
     for key in keys {
         if key.is_empty() || key.len() > KEY_BYTES {
-            return Err(Error::TooLarge(format!("a key of {} bytes, allowed are 1 to {KEY_BYTES}", key.len())));
+            return Err(Error::TooLarge(format!(
+                "a key of {} bytes, allowed are 1 to {KEY_BYTES}",
+                key.len()
+            )));
         }
     }
     Ok(())

@@ -71,7 +71,10 @@ async fn limits_refuse_a_write_whole() {
     let large = |i: u8| write(&[i], &[0; 900], None);
     call.set((0..10).map(large).collect()).await.unwrap();
     let quota = call.set(vec![write(b"one more", &[0; 400], None)]).await;
-    assert!(matches!(&quota, Err(Error::Quota(text)) if text.contains("raise the limit `state`")), "{quota:?}");
+    assert!(
+        matches!(&quota, Err(Error::Quota(text)) if text.contains("raise the limit `state`")),
+        "{quota:?}"
+    );
     call.set(vec![large(3)]).await.unwrap();
     call.delete(vec![vec![0]]).await.unwrap();
     call.set(vec![write(b"one more", &[0; 400], None)]).await.unwrap();
@@ -128,7 +131,10 @@ fn step() -> impl Strategy<Value = Step> {
 type Model = BTreeMap<Vec<u8>, (u8, Option<i64>)>;
 
 fn live(model: &Model, now: i64) -> impl Iterator<Item = (&Vec<u8>, u8)> {
-    model.iter().filter(move |(_, (_, at))| at.is_none_or(|at| at > now)).map(|(key, (value, _))| (key, *value))
+    model
+        .iter()
+        .filter(move |(_, (_, at))| at.is_none_or(|at| at > now))
+        .map(|(key, (value, _))| (key, *value))
 }
 
 proptest! {
@@ -151,7 +157,9 @@ proptest! {
                         session.set(writes).await.unwrap();
                     }
                     Step::Delete(keys) => {
-                        keys.iter().for_each(|key| drop(model.remove(key)));
+                        for key in &keys {
+                            model.remove(key);
+                        }
                         session.delete(keys).await.unwrap();
                     }
                     Step::Get(key) => {
