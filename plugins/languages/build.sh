@@ -38,8 +38,7 @@ template() {
     rm -rf "$project"
     templates/new.sh "$1" low-flyers "$project"
     if [ "$1" = rust ]; then
-        # The versions of this workspace, most of them built already.
-        cp Cargo.lock "$project/"
+        # It has the versions of this workspace, most of them built already.
         CARGO_TARGET_DIR=${kept%/languages} "$project/build.sh"
     else
         TIDEMILL_TOOLS=$setup/guests "$project/build.sh"

@@ -6,9 +6,13 @@
 #
 #     templates/LANGUAGE/*      to .
 #     templates/*.json, *.toml  to .
+#     templates/PROJECT.md      to README.md
 #     sdk-LANGUAGE              to sdk      (Rust: sdk)
 #     ../wit/0.1.0              to wit
 #     tools                     to tools    (not for Rust)
+#     Cargo.lock                to .        (Rust: the versions that its dependencies have here)
+#
+# `tidemill plugin new` makes the same out of the copies that are in the program.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 language=$1 name=$2 folder=$3
@@ -27,9 +31,14 @@ fi
 mkdir -p "$folder/wit"
 cp -R "$here/templates/$language/." "$folder/"
 cp "$here/templates/vectors.json" "$here/templates/pipeline.toml" "$folder/"
+cp "$here/templates/PROJECT.md" "$folder/README.md"
 cp "$here/../wit/0.1.0/"*.wit "$folder/wit/"
 cp -R "$here/$sdk" "$folder/sdk"
-[ "$language" = rust ] || cp -R "$here/tools" "$folder/tools"
+if [ "$language" = rust ]; then
+    cp "$here/Cargo.lock" "$folder/"
+else
+    cp -R "$here/tools" "$folder/tools"
+fi
 grep -rlF '{{name}}' "$folder" | while read -r file; do
     sed "s/{{name}}/$name/g" "$file" >"$file.named"
     cat "$file.named" >"$file"

@@ -1,9 +1,12 @@
 //! `tidemill plugin`: look at, try and compare components; push them to a running host and go back.
 
+mod build;
 mod component;
 mod diff;
 mod inspect;
+mod new;
 mod records;
+mod run;
 mod shown;
 mod test;
 mod versions;
@@ -21,9 +24,12 @@ pub struct PluginArgs {
 
 #[derive(Subcommand, Debug)]
 enum PluginVerb {
+    New(new::NewArgs),
+    Build(build::BuildArgs),
     Inspect(inspect::InspectArgs),
     Test(test::TestArgs),
     Diff(diff::DiffArgs),
+    Run(run::RunArgs),
     /// List the components that are stored, and the stages that run them
     #[command(after_help = "Example:\n  tidemill plugin list")]
     List(versions::ListArgs),
@@ -44,9 +50,12 @@ enum PluginVerb {
 
 pub async fn run(args: PluginArgs) -> anyhow::Result<ExitCode> {
     match args.verb {
+        PluginVerb::New(args) => new::run(args),
+        PluginVerb::Build(args) => build::run(args).await,
         PluginVerb::Inspect(args) => inspect::run(args).await,
         PluginVerb::Test(args) => test::run(args).await,
         PluginVerb::Diff(args) => diff::run(args).await,
+        PluginVerb::Run(args) => run::run(args).await,
         PluginVerb::List(args) => versions::list(args).await,
         PluginVerb::History(args) => versions::history(args).await,
         PluginVerb::Push(args) => versions::push(args).await,

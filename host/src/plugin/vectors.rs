@@ -170,8 +170,9 @@ impl Vectors {
             if let Some(writes) = session.take().await {
                 state.commit(&writes);
             }
-            differences
-                .extend(batch.compare(outcome).into_iter().map(|difference| format!("batch {number}: {difference}")));
+            differences.extend(
+                batch.compare(outcome).into_iter().map(|difference| format!("batch {number}: {difference}")),
+            );
         }
         Ok(differences)
     }

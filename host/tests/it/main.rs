@@ -13,6 +13,7 @@ mod files;
 mod languages;
 mod marked;
 mod outside;
+mod plugin_cli;
 mod query;
 mod refusals;
 mod support;

@@ -110,7 +110,8 @@ impl Report {
         report
     }
 
-    fn text(&self) -> String {
+    /// For people.
+    pub fn text(&self) -> String {
         let mut out =
             format!("{} {}, a {} ({})\n", plain(&self.name), plain(&self.version), self.kind, self.world);
         if !self.description.trim().is_empty() {

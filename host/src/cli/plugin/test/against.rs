@@ -1,7 +1,7 @@
 //! Two components on the same records: where do they answer differently, and what does each cost?
 //!
-//! Emissions and row changes are compared to the byte and in their order, message by message. The reasons of refusals are
-//! for people, and are not compared.
+//! Emissions and row changes are compared to the byte and in their order, message by message. No time is the time of the
+//! message, as in a host. The reasons of refusals are for people, and are not compared.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::TestArgs;
 use crate::cli::output::{count, print};
 use crate::cli::plugin::component::Opened;
 use crate::cli::plugin::shown::{self, Counts, port, words};
-use crate::pipeline::trial::{Event, Trial, What};
+use crate::pipeline::trial::{Event, Input, Trial, What};
 use crate::plugin::PluginKind;
 
 /// What has been found so far.
@@ -47,7 +47,8 @@ pub(super) async fn run(args: &TestArgs, a: &Opened, b: &Opened) -> anyhow::Resu
             (at_a, at_b) = (Some(next_a), Some(next_b));
             made_a += from_a.len() as u64;
             made_b += from_b.len() as u64;
-            if !comparison.batch(1, &from_a, &from_b)? {
+            comparison.records += 1;
+            if !comparison.batch(0, &from_a, &from_b)? {
                 break;
             }
         }
@@ -58,8 +59,11 @@ pub(super) async fn run(args: &TestArgs, a: &Opened, b: &Opened) -> anyhow::Resu
             if batch.is_empty() {
                 break;
             }
-            let (from_a, from_b) = (trial_a.batch(&batch).await?, trial_b.batch(&batch).await?);
-            if !comparison.batch(batch.len(), &from_a, &from_b)? {
+            let from_a = timed(trial_a.batch(&batch).await?, &batch);
+            let from_b = timed(trial_b.batch(&batch).await?, &batch);
+            let first = comparison.records;
+            comparison.records += batch.len() as u64;
+            if !comparison.batch(first, &from_a, &from_b)? {
                 break;
             }
         }
@@ -69,10 +73,8 @@ pub(super) async fn run(args: &TestArgs, a: &Opened, b: &Opened) -> anyhow::Resu
 }
 
 impl Comparison<'_> {
-    /// False: nobody reads any more.
-    fn batch(&mut self, size: usize, a: &[Event], b: &[Event]) -> anyhow::Result<bool> {
-        let first = self.records;
-        self.records += size as u64;
+    /// `first` is how many messages came before. False: nobody reads any more.
+    fn batch(&mut self, first: u64, a: &[Event], b: &[Event]) -> anyhow::Result<bool> {
         let mut out = String::new();
         for difference in differences(a, b) {
             self.differing += 1;
@@ -101,9 +103,21 @@ impl Comparison<'_> {
             n => format!("the answers to {} differ", count(n)),
         };
         let [a, b] = sides.map(|(opened, trial, made)| shown::cost(opened, &counts(made), trial.used()));
-        print(&format!("\n{} records: {found}\n- {a}\n+ {b}\n", count(self.records)))?;
+        let given = if sides[0].0.plugin.kind() == PluginKind::Producer { "polls" } else { "records" };
+        print(&format!("\n{} {given}: {found}\n- {a}\n+ {b}\n", count(self.records)))?;
         Ok(same)
     }
+}
+
+/// Gives emissions without a time the time of their message.
+fn timed(mut events: Vec<Event>, batch: &[Input]) -> Vec<Event> {
+    for event in &mut events {
+        if let (What::Emission(emission), Some(input)) = (&mut event.what, event.input) {
+            let of_message = batch.get(input).map(|input| input.message.timestamp);
+            emission.timestamp = emission.timestamp.or(of_message);
+        }
+    }
+    events
 }
 
 /// Where two answers to one batch differ, in the order of its messages.
