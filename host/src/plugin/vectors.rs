@@ -154,8 +154,8 @@ impl Vectors {
         for (number, batch) in self.batches.iter().enumerate() {
             let messages = batch.messages(&mut offset);
             let outcome = instance.process(messages).await?;
-            differences
-                .extend(batch.compare(outcome).map(|difference| format!("batch {number}: {difference}")));
+            let found = batch.compare(outcome).into_iter();
+            differences.extend(found.map(|difference| format!("batch {number}: {difference}")));
         }
         Ok(differences)
     }
