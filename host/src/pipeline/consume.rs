@@ -182,9 +182,8 @@ impl<'a> Task<'a> {
         let messages = messages(batch, self.attempts + 1);
         instance.set_context(self.context(batch));
         let answer = ask(self.stage, &mut instance, self.lease, batch, messages).await;
-        if !instance.poisoned() {
-            self.instance = Some(instance);
-        }
+        self.instance = Some(instance).filter(|instance| !instance.poisoned());
+        self.stage.cell.observe(self.lease.partition, self.instance.as_ref());
         answer
     }
 
@@ -326,12 +325,12 @@ impl<'a> Task<'a> {
                 stopped(token, wait).await;
                 return Ok(());
             }
-            CallError::Trap { .. } => DeadKind::Trap,
-            CallError::Deadline { .. } => DeadKind::Deadline,
-            CallError::Memory { .. } => DeadKind::Memory,
-            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(words)),
+            error => match DeadKind::of(error) {
+                Some(kind) => kind,
+                None => return Err(StageError::Again(words)),
+            },
         };
+        self.stage.cell.failed(kind.as_str());
         let stage = self.stage.label();
         tracing::warn!(
             stage,

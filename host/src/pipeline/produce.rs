@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::commit::{Step, commit};
 use super::consume::stopped;
-use super::effects::{Effects, route};
+use super::effects::{DeadKind, Effects, route};
 use super::stage::{Stage, StageError};
 use super::status::State;
 use crate::ids::Micros;
@@ -54,7 +54,9 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
             max_records: stage.plan.batch.records,
         };
         instance.set_context(context(stage, &request));
-        let production = match instance.produce(request).await {
+        let answer = instance.produce(request).await;
+        stage.cell.observe(0, Some(&instance).filter(|instance| !instance.poisoned()));
+        let production = match answer {
             Ok(production) => production,
             Err(error) => {
                 let wait = after_failure(stage, &mut instance, error, &mut backoff).await?;
@@ -111,7 +113,12 @@ async fn after_failure(
             return Err(StageError::Fatal(words));
         }
         CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
-        _ => backoff.pause(),
+        error => {
+            if let Some(kind) = DeadKind::of(error) {
+                stage.cell.failed(kind.as_str());
+            }
+            backoff.pause()
+        }
     };
     tracing::warn!(stage = stage.label(), error = words, "the producer failed");
     stage.cell.set(0, State::Backoff, Some(words));
