@@ -1,4 +1,4 @@
-//! `tidemill plugin`: look at, try and compare components; push them to a running host and go back.
+//! `tidemill plugin`: make, build, look at, try and compare components; push them to a running host and go back.
 
 mod build;
 mod component;

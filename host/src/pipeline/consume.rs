@@ -424,12 +424,12 @@ impl<'a> Task<'a> {
                 self.pause(token, wait).await;
                 return Ok(());
             }
-            CallError::Trap { .. } => DeadKind::Trap,
-            CallError::Deadline { .. } => DeadKind::Deadline,
-            CallError::Memory { .. } => DeadKind::Memory,
-            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(words)),
+            error => match DeadKind::of(error) {
+                Some(kind) => kind,
+                None => return Err(StageError::Again(words)),
+            },
         };
+        self.stage.cell.failed(kind.as_str());
         let stage = self.stage.label();
         tracing::warn!(
             stage,

@@ -9,6 +9,7 @@
 mod aircraft;
 mod archive;
 mod bad_input;
+mod bombs;
 mod files;
 mod languages;
 mod marked;
