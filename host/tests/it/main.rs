@@ -11,6 +11,7 @@ mod archive;
 mod bad_input;
 mod files;
 mod marked;
+mod neighbours;
 mod outside;
 mod query;
 mod refusals;
