@@ -51,11 +51,7 @@ pub fn all() -> Vec<Route> {
         ),
         write(Method::PUT, "/v1/pipelines/{pipeline}/stages/{stage}/shadow", put(plugins::start_shadow)),
         write(Method::DELETE, "/v1/pipelines/{pipeline}/stages/{stage}/shadow", delete(plugins::end_shadow)),
-        write(
-            Method::POST,
-            "/v1/pipelines/{pipeline}/stages/{stage}/shadow/promote",
-            post(plugins::promote),
-        ),
+        write(Method::POST, "/v1/pipelines/{pipeline}/stages/{stage}/shadow/promote", post(plugins::promote)),
         read("/v1/shadows", get(plugins::shadows)),
         read("/v1/plugins", get(plugins::list)),
         read("/v1/topics", get(topics::list)),

@@ -321,7 +321,8 @@ fn refused(error: ClientError) -> anyhow::Error {
 
 async fn rollback(args: RollbackArgs) -> anyhow::Result<ExitCode> {
     let client = args.client.connect()?;
-    let answer: Value = client.post(&args.stage.path(&["plugin", "rollback"]), &json!({ "to": args.to })).await?;
+    let answer: Value =
+        client.post(&args.stage.path(&["plugin", "rollback"]), &json!({ "to": args.to })).await?;
     let now: Active = serde_json::from_value(answer.clone())?;
     show(&now, &answer, args.json)
 }
@@ -382,7 +383,10 @@ mod tests {
     fn a_stage_is_named_with_its_pipeline() {
         let read = stage("aircraft/watch").unwrap();
         assert_eq!((read.pipeline.as_str(), read.name.as_str()), ("aircraft", "watch"));
-        assert_eq!(read.path(&["plugin", "rollback"]).join("/"), "v1/pipelines/aircraft/stages/watch/plugin/rollback");
+        assert_eq!(
+            read.path(&["plugin", "rollback"]).join("/"),
+            "v1/pipelines/aircraft/stages/watch/plugin/rollback"
+        );
         assert!(["watch", "/watch", "aircraft/", "a/b/c"].iter().all(|text| stage(text).is_err()));
     }
 }

@@ -50,7 +50,9 @@ fn plan_of(live: &StagePlan, digest: &str) -> Result<StagePlan, String> {
     match (live.kind, &live.input) {
         (StageKind::Producer, _) | (_, None) => refuse("and reads no offsets that a shadow could read too"),
         (StageKind::Sink, _) => refuse("and its shadow would deliver everything a second time"),
-        _ if live.http.is_some() => refuse("that may use HTTP, and its shadow would make every request a second time"),
+        _ if live.http.is_some() => {
+            refuse("that may use HTTP, and its shadow would make every request a second time")
+        }
         (_, Some(input)) => {
             let digits = digest.trim_start_matches("sha256:").get(..6).unwrap_or_default();
             named(live, input, digits).map_err(|error| error.to_string())
@@ -96,12 +98,15 @@ impl Runtime {
         for topic in plan.outputs.values() {
             inner.shadow_topic(&live, &plan, topic).await.map_err(PushError::Refused)?;
         }
-        let fitted = inner.fit(&key.pipeline, &plan, bytes, component, true).await.map_err(PushError::Refused)?;
+        let fitted =
+            inner.fit(&key.pipeline, &plan, bytes, component, true).await.map_err(PushError::Refused)?;
         let shapes = live.version().tables.iter().all(|(name, table)| {
             fitted.checked.code.tables.get(name).is_some_and(|other| other.spec == table.spec)
         });
         let (true, Some(input), Some(own)) = (shapes, &live.plan.input, &plan.input) else {
-            return Err(refused("the component declares tables of another shape, so rows cannot be compared".into()));
+            return Err(refused(
+                "the component declares tables of another shape, so rows cannot be compared".into(),
+            ));
         };
         let registry = &inner.services.registry;
         let (checked, by) = (&fitted.checked, &inner.services.host.0);
@@ -156,8 +161,11 @@ impl Inner {
         let is_wanted = |name: &str, run: &ShadowRun| {
             wanted.iter().any(|it| it.stage == name && it.digest == run.digest && !it.ending)
         };
-        let gone: Vec<String> =
-            shadows.iter().filter(|(name, run)| !is_wanted(name, run)).map(|(name, _)| name.clone()).collect();
+        let gone: Vec<String> = shadows
+            .iter()
+            .filter(|(name, run)| !is_wanted(name, run))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in gone {
             if let Some(run) = shadows.remove(&name) {
                 tracing::info!(stage = run.stage().label(), "stop");
@@ -176,7 +184,9 @@ impl Inner {
                         let running = Running::start(Arc::new(stage), &self.token);
                         shadows.insert(shadow.stage, ShadowRun { digest: shadow.digest, running });
                     }
-                    Err(error) => tracing::warn!(stage = shadow.stage, %error, "the shadow does not start here"),
+                    Err(error) => {
+                        tracing::warn!(stage = shadow.stage, %error, "the shadow does not start here")
+                    }
                 }
             }
         }
@@ -187,7 +197,9 @@ impl Inner {
         let Some((pipeline, stage)) = shadow.stage.split_once('/') else { return };
         match self.services.registry.clear_shadow(pipeline, stage).await {
             Ok(_) => {}
-            Err(error) => tracing::debug!(stage = shadow.stage, %error, "what a shadow left is not cleared yet"),
+            Err(error) => {
+                tracing::debug!(stage = shadow.stage, %error, "what a shadow left is not cleared yet")
+            }
         }
     }
 
@@ -264,7 +276,8 @@ mod tests {
         let file = folder.path().join("p.toml");
         std::fs::write(&file, format!("[pipeline]\nname = \"p\"\n[topics.a]\n[topics.b]\n{text}"))?;
         let plan = config::load(&[file])?;
-        let found = plan.pipelines.values().flat_map(|it| it.stages.values()).find(|it| it.name.as_str() == name);
+        let found =
+            plan.pipelines.values().flat_map(|it| it.stages.values()).find(|it| it.name.as_str() == name);
         found.cloned().ok_or_else(|| anyhow::anyhow!("there is no stage {name}"))
     }
 

@@ -105,7 +105,8 @@ impl Registry {
 }
 
 fn shadow(row: &PgRow) -> Result<Shadow, sqlx::Error> {
-    let names = |column: &str| row.try_get::<Json<BTreeMap<String, String>>, _>(column).map(|Json(names)| names);
+    let names =
+        |column: &str| row.try_get::<Json<BTreeMap<String, String>>, _>(column).map(|Json(names)| names);
     Ok(Shadow {
         stage: row.try_get("label")?,
         digest: row.try_get("digest")?,

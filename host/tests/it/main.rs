@@ -15,6 +15,7 @@ mod neighbours;
 mod outside;
 mod query;
 mod refusals;
+mod shadows;
 mod support;
 mod swaps;
 mod tidy;

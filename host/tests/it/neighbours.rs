@@ -36,12 +36,13 @@ async fn measure(host: &Host, pool: &PgPool) -> (f64, Duration) {
 #[tokio::test]
 async fn eight_spinning_stages_leave_the_others_half_their_rate_and_http_its_answers() {
     let folder = scratch();
-    let mut text = "[pipeline]\nname = \"loud\"\n\n[topics.a]\npartitions = 1\n\n[topics.bait]\npartitions = 1\n\n\
+    let mut text =
+        "[pipeline]\nname = \"loud\"\n\n[topics.a]\npartitions = 1\n\n[topics.bait]\npartitions = 1\n\n\
                     [topics.c]\npartitions = 1\n\n\
                     [producers.fleet]\nplugin = \"aircraft-generator\"\nto = \"a\"\n\
                     config = { aircraft = 500, rate = 2000 }\n\n\
                     [transforms.good]\nplugin = \"test-identity\"\nfrom = \"a\"\nto = \"c\"\n\n"
-        .to_string();
+            .to_string();
     for number in 0..8 {
         text.push_str(&format!(
             "[transforms.spinner{number}]\nplugin = \"test-misbehave\"\nfrom = \"bait\"\nto = \"c\"\n\
@@ -70,7 +71,9 @@ async fn eight_spinning_stages_leave_the_others_half_their_rate_and_http_its_ans
     })
     .await;
     let (beside, loud) = measure(&host, &pool).await;
-    eprintln!("alone {alone:.0}/s, HTTP p99 {quiet:?}; beside eight spinning stages {beside:.0}/s, HTTP p99 {loud:?}");
+    eprintln!(
+        "alone {alone:.0}/s, HTTP p99 {quiet:?}; beside eight spinning stages {beside:.0}/s, HTTP p99 {loud:?}"
+    );
     assert!(beside > alone / 2.0, "{alone:.0}/s fell to {beside:.0}/s");
     assert!(loud < Duration::from_millis(250), "HTTP p99 {loud:?}");
 }
