@@ -231,6 +231,7 @@ impl App {
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
+        app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
         app.tasks.spawn(runtime.keep_alive(token));
         app.tasks.close();

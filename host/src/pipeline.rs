@@ -5,7 +5,7 @@
 //! what one batch led to is in [`effects`], and [`commit`] writes it with the offset in one transaction.
 //!
 //! While a stage runs it may get another component: [`watch`] sees files change, [`reload`] checks and decides, [`version`]
-//! is what tasks take over between two batches through [`current`].
+//! is what tasks take over between two batches through [`current`]. A candidate may run beside a stage first: [`shadow`].
 
 pub mod backoff;
 pub mod check;
@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod produce;
 pub mod reload;
 pub mod runtime;
+pub mod shadow;
 pub mod stage;
 pub mod status;
 pub mod supervisor;

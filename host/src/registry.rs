@@ -3,7 +3,10 @@
 //! Guarantee: `tidemill.stage_plugins` is the one truth, and every host follows it; a version is judged under the epoch
 //! that it was made active with, so of several hosts one decides, once.
 //! Bound: a hundred changes of each stage are remembered, and the bytes of what ran lately.
+//! [`shadows`] are candidates that run beside a stage.
 //! Failure: nothing here is needed while a stage runs; without Postgres the version that runs goes on.
+
+pub mod shadows;
 
 use serde::Serialize;
 use sqlx::postgres::PgRow;

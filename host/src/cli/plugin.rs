@@ -42,6 +42,18 @@ enum PluginVerb {
     /// fails, the version before takes the same batch. Exit code 0: it runs; 1: it was rolled back; 2: it was refused.
     #[command(after_help = "Example:\n  tidemill plugin push build/watch.wasm --stage aircraft/watch")]
     Push(versions::PushArgs),
+    /// Run another component beside a stage, on the same messages, to compare what the two make of them
+    ///
+    /// It starts where the stage stands, with copies of its state and tables, and writes topics and tables of its own, which end
+    /// in _shadow. `promote` makes it the version of the stage.
+    #[command(after_help = "Example:\n  tidemill plugin shadow build/watch.wasm --stage aircraft/watch")]
+    Shadow(versions::ShadowArgs),
+    /// End the shadow of a stage
+    #[command(after_help = "Example:\n  tidemill plugin unshadow aircraft/watch")]
+    Unshadow(versions::StageArgs),
+    /// Make the shadow of a stage its version, on probation
+    #[command(after_help = "Example:\n  tidemill plugin promote aircraft/watch")]
+    Promote(versions::StageArgs),
     /// Go back to the version before, or to another one that ran
     #[command(after_help = "Examples:\n  tidemill plugin rollback aircraft/watch\n  \
                             tidemill plugin rollback aircraft/watch --to 3f9a0c")]
@@ -60,5 +72,8 @@ pub async fn run(args: PluginArgs) -> anyhow::Result<ExitCode> {
         PluginVerb::History(args) => versions::history(args).await,
         PluginVerb::Push(args) => versions::push(args).await,
         PluginVerb::Rollback(args) => versions::rollback(args).await,
+        PluginVerb::Shadow(args) => versions::shadow(args).await,
+        PluginVerb::Unshadow(args) => versions::unshadow(args).await,
+        PluginVerb::Promote(args) => versions::promote(args).await,
     }
 }

@@ -196,7 +196,7 @@ impl Inner {
     }
 
     /// Makes a decision the running version of this host.
-    async fn adopt(
+    pub(super) async fn adopt(
         &self,
         running: &Stage,
         deciding: &Deciding<'_>,

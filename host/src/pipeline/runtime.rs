@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::component::ComponentError;
 use super::reload::PushError;
+use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
-use super::status::{Candidate, FilesError, PipelineStatus};
+use super::status::{Candidate, FilesError, PipelineStatus, StageCell};
 use super::supervisor::Running;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
@@ -33,6 +34,8 @@ pub enum ApplyError {
     Table { stage: String, error: TableError },
     #[error("{stage}: {error}")]
     Log { stage: String, error: LogError },
+    #[error("{stage} cannot have this shadow: {words}")]
+    Shadow { stage: String, words: String },
     #[error("{stage}: {error}")]
     Registry { stage: String, error: RegistryError },
 }
@@ -44,6 +47,7 @@ impl ApplyError {
             Self::Component { error, .. } => !matches!(error, ComponentError::Unreadable { .. }),
             Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
+            Self::Shadow { .. } => true,
             Self::Log { .. } | Self::Registry { .. } => false,
         }
     }
@@ -66,7 +70,7 @@ pub(super) struct Inner {
     pub services: Services,
     pub tables: Tables,
     pub folders: PluginFolders,
-    token: CancellationToken,
+    pub token: CancellationToken,
     /// What runs. Only `apply` and `stop` change it, one at a time.
     running: Mutex<BTreeMap<StageKey, Running>>,
     pub plan: std::sync::Mutex<Plan>,
@@ -76,6 +80,10 @@ pub(super) struct Inner {
     pub stuck: std::sync::Mutex<BTreeMap<String, (i64, Instant)>>,
     /// Why the pipeline files as they are now do not run.
     files: std::sync::Mutex<Option<FilesError>>,
+    /// The shadows of stages that run here, by `pipeline/stage`.
+    pub shadows: Mutex<BTreeMap<String, ShadowRun>>,
+    /// Their cells, for those who only look.
+    pub shadow_cells: std::sync::Mutex<Vec<Arc<StageCell>>>,
 }
 
 impl Runtime {
@@ -91,6 +99,8 @@ impl Runtime {
             stages: std::sync::Mutex::default(),
             stuck: std::sync::Mutex::default(),
             files: std::sync::Mutex::default(),
+            shadows: Mutex::default(),
+            shadow_cells: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -123,6 +133,7 @@ impl Runtime {
             built.push((key, Arc::new(inner.complete(prepared).await?)));
         }
         for key in changes.stages.keys() {
+            inner.stop_shadow(key).await;
             if let Some(old) = running.remove(key) {
                 tracing::info!(stage = old.stage.label(), "stop");
                 old.stop().await;
@@ -145,14 +156,18 @@ impl Runtime {
         for stage in std::mem::take(&mut *running).into_values() {
             stage.stop().await;
         }
+        for shadow in std::mem::take(&mut *self.inner.shadows.lock().await).into_values() {
+            shadow.stop().await;
+        }
     }
 
     pub fn status(&self) -> Vec<PipelineStatus> {
         let plan = lock(&self.inner.plan);
         let running = lock(&self.inner.stages);
+        let shadows = lock(&self.inner.shadow_cells);
         let stages = |name: &PipelineName| {
-            let of_it = running.iter().filter(|(key, _)| key.pipeline == *name);
-            of_it.map(|(_, stage)| stage.cell.status()).collect()
+            let cells = running.values().map(|stage| &stage.cell).chain(shadows.iter());
+            cells.filter(|cell| cell.pipeline == *name).map(|cell| cell.status()).collect()
         };
         plan.pipelines
             .values()
@@ -217,6 +232,9 @@ impl Runtime {
         let now = Instant::now();
         for stage in lock(&self.inner.stages).values() {
             stage.cell.sample(now);
+        }
+        for cell in lock(&self.inner.shadow_cells).iter() {
+            cell.sample(now);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The verbs of a running host: list, history, push, rollback.
+//! The verbs of a running host: list, history, push, shadows, rollback.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,30 @@ pub struct PushArgs {
 }
 
 #[derive(Args, Debug)]
+pub struct ShadowArgs {
+    /// The component
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The stage that it is to run beside
+    #[arg(long, value_name = "PIPELINE/STAGE", value_parser = stage)]
+    stage: Stage,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct StageArgs {
+    /// The stage
+    #[arg(value_name = "PIPELINE/STAGE", value_parser = stage)]
+    stage: Stage,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Args, Debug)]
 pub struct RollbackArgs {
     /// The stage
     #[arg(value_name = "PIPELINE/STAGE", value_parser = stage)]
@@ -83,9 +107,9 @@ struct Stage {
 }
 
 impl Stage {
-    /// The path of its plugin in the API, with what is to be done to it.
+    /// The path of the stage in the API, and on.
     fn path<'a>(&'a self, then: &[&'a str]) -> Vec<&'a str> {
-        [&["v1", "pipelines", &self.pipeline, "stages", &self.name, "plugin"], then].concat()
+        [&["v1", "pipelines", &self.pipeline, "stages", &self.name], then].concat()
     }
 }
 
@@ -157,7 +181,7 @@ pub async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
         outcome: Option<String>,
         reason: Option<String>,
     }
-    let answer: Value = args.client.connect()?.get(&args.stage.path(&[])).await?;
+    let answer: Value = args.client.connect()?.get(&args.stage.path(&["plugin"])).await?;
     if args.json {
         print_json(&answer)?;
         return Ok(ExitCode::SUCCESS);
@@ -184,22 +208,9 @@ pub async fn history(args: HistoryArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub async fn push(args: PushArgs) -> anyhow::Result<ExitCode> {
-    let unreadable = || format!("cannot read {}", args.file.display());
-    let size = tokio::fs::metadata(&args.file).await.with_context(unreadable)?.len();
-    if size > MAX_COMPONENT_BYTES as u64 {
-        let most = units::show_size(MAX_COMPONENT_BYTES as u64);
-        return Err(Invalid(format!("{} is larger than the {most} of a plugin", args.file.display())).into());
-    }
-    let bytes = tokio::fs::read(&args.file).await.with_context(unreadable)?;
     let client = args.client.connect()?;
-    let path = args.stage.path(&[]);
-    let request = client
-        .request(Method::PUT, &path)
-        .header(reqwest::header::CONTENT_TYPE, "application/wasm")
-        .timeout(PUSH_TIMEOUT)
-        .body(bytes);
-    let pushed = client.send(request).await.map_err(refused)?;
-    let pushed: Active = serde_json::from_slice(&pushed.bytes().await?)?;
+    let path = args.stage.path(&["plugin"]);
+    let pushed: Active = serde_json::from_value(put(&client, &path, &args.file).await?)?;
     let (now, answer) = outcome(&client, &path, &pushed, args.wait).await?;
     if now.digest != pushed.digest && now.state == "rolled-back" {
         let reason = plain(now.reason.as_deref().unwrap_or_default());
@@ -211,6 +222,23 @@ pub async fn push(args: PushArgs) -> anyhow::Result<ExitCode> {
         );
     }
     show(&now, &answer, args.json)
+}
+
+/// Sends a component.
+async fn put(client: &Client, path: &[&str], file: &Path) -> anyhow::Result<Value> {
+    let unreadable = || format!("cannot read {}", file.display());
+    let size = tokio::fs::metadata(file).await.with_context(unreadable)?.len();
+    if size > MAX_COMPONENT_BYTES as u64 {
+        let most = units::show_size(MAX_COMPONENT_BYTES as u64);
+        return Err(Invalid(format!("{} is larger than the {most} of a plugin", file.display())).into());
+    }
+    let request = client
+        .request(Method::PUT, path)
+        .header(reqwest::header::CONTENT_TYPE, "application/wasm")
+        .timeout(PUSH_TIMEOUT)
+        .body(tokio::fs::read(file).await.with_context(unreadable)?);
+    let answer = client.send(request).await.map_err(refused)?;
+    Ok(serde_json::from_slice(&answer.bytes().await?)?)
 }
 
 /// Asks until the probation is over or the time is up.
@@ -242,9 +270,44 @@ fn refused(error: ClientError) -> anyhow::Error {
 
 pub async fn rollback(args: RollbackArgs) -> anyhow::Result<ExitCode> {
     let client = args.client.connect()?;
-    let answer: Value = client.post(&args.stage.path(&["rollback"]), &json!({ "to": args.to })).await?;
+    let answer: Value =
+        client.post(&args.stage.path(&["plugin", "rollback"]), &json!({ "to": args.to })).await?;
     let now: Active = serde_json::from_value(answer.clone())?;
     show(&now, &answer, args.json)
+}
+
+pub async fn shadow(args: ShadowArgs) -> anyhow::Result<ExitCode> {
+    #[derive(Deserialize)]
+    struct Shadow {
+        stage: String,
+        digest: String,
+        view: String,
+    }
+    let answer = put(&args.client.connect()?, &args.stage.path(&["shadow"]), &args.file).await?;
+    if args.json {
+        print_json(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shadow: Shadow = serde_json::from_value(answer)?;
+    let (stage, digest, view) = (plain(&shadow.stage), short_digest(&shadow.digest), plain(&shadow.view));
+    print(&format!(
+        "{digest} runs beside {stage}\n  differences   SELECT * FROM {view}   (in Postgres; `tidemill status` prints its URL)\n  \
+         take it       tidemill plugin promote {stage}\n  drop it       tidemill plugin unshadow {stage}\n"
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn unshadow(args: StageArgs) -> anyhow::Result<ExitCode> {
+    args.client.connect()?.delete(&args.stage.path(&["shadow"])).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn promote(args: StageArgs) -> anyhow::Result<ExitCode> {
+    let client = args.client.connect()?;
+    let request = client.request(Method::POST, &args.stage.path(&["shadow", "promote"]));
+    let answer: Value = client.json(request).await?;
+    let now: Active = serde_json::from_value(answer.clone())?;
+    show(&now, &answer, false)
 }
 
 fn show(now: &Active, answer: &Value, as_json: bool) -> anyhow::Result<ExitCode> {
@@ -269,7 +332,10 @@ mod tests {
     fn a_stage_is_named_with_its_pipeline() {
         let read = stage("aircraft/watch").unwrap();
         assert_eq!((read.pipeline.as_str(), read.name.as_str()), ("aircraft", "watch"));
-        assert_eq!(read.path(&["rollback"]).join("/"), "v1/pipelines/aircraft/stages/watch/plugin/rollback");
+        assert_eq!(
+            read.path(&["plugin", "rollback"]).join("/"),
+            "v1/pipelines/aircraft/stages/watch/plugin/rollback"
+        );
         assert!(["watch", "/watch", "aircraft/", "a/b/c"].iter().all(|text| stage(text).is_err()));
     }
 }
