@@ -46,7 +46,7 @@ describe("the component of a stage", () => {
 
     const [chooser] = await Promise.all([page.waitForEvent("filechooser"), row.getByRole("button", { name: "Push a component to watch" }).click()]);
     await chooser.setFiles({ name: "watch.wasm", mimeType: "application/wasm", buffer: swapped });
-    await says(row, `${short(digest)} runs, on probation.`);
+    await says(row, `${short(digest)} was taken over.`);
     assert.equal((await active()).digest, digest);
     await row.locator(".standing", { hasText: "on probation" }).waitFor();
     assert.match(await row.locator(".plugin-note").first().textContent(), new RegExp(`${short(before)} stands by`));

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { moment } from "../src/format.ts";
+import { clock, moment } from "../src/format.ts";
 import { MAX_COMPONENT_BYTES, parseDecision, parseStagePlugin } from "../src/net/plugins.ts";
 import { parseStatus, type Stage } from "../src/net/status.ts";
-import { noteOf, outcomeOf, pastText, unfit, versionBefore } from "../src/plugins/words.ts";
+import { candidateText, noteOf, outcomeOf, pastText, unfit, versionBefore } from "../src/plugins/words.ts";
 
 const digest = (letter: string): string => `sha256:${letter.repeat(64)}`;
 const short = (letter: string): string => letter.repeat(12);
@@ -50,6 +50,10 @@ describe("the version of a stage", () => {
   it("keeps what was not taken, with its reason", () => {
     const { candidate } = stage({ candidate: { digest: null, from: "p/watch.wasm", error: "it is cut off", at: "2026-01-01T00:00:00Z" } });
     expect(candidate).toEqual({ digest: null, from: "p/watch.wasm", error: "it is cut off", at: START });
+    expect(candidate && candidateText({ ...candidate, at: null }, START)).toBe("The file changed but was not taken: it is cut off");
+    expect(candidate && candidateText({ ...candidate, digest: digest("c") }, START)).toBe(
+      `At ${clock(START)} the file changed (it is ${short("c")} now) but was not taken: it is cut off`,
+    );
   });
 });
 
@@ -59,7 +63,7 @@ describe("what becomes of a push", () => {
   it("is open until the probation is over", () => {
     expect(outcomeOf(pushed, 1, running("a", 1, "stable")).tone).toBe("open");
     expect(outcomeOf(pushed, 1, stage({})).tone).toBe("open");
-    expect(outcomeOf(pushed, 1, running("b", 2, "probation"))).toEqual({ tone: "open", text: `${short("b")} runs, on probation.` });
+    expect(outcomeOf(pushed, 1, running("b", 2, "probation"))).toEqual({ tone: "open", text: `${short("b")} was taken over.` });
     expect(outcomeOf(pushed, 1, running("b", 2, "stable"))).toEqual({ tone: "good", text: `${short("b")} runs.` });
   });
 

@@ -100,6 +100,7 @@ function pipelineCard(pipeline: Pipeline): HTMLElement {
     { class: "card" },
     h("header", { class: "card-head" }, h("h2", {}, pipeline.name), h("code", {}, pipeline.file)),
     table(STAGE_COLUMNS, `Stages of ${pipeline.name}`),
+    h("div", { class: "card-head plugins-head" }, h("h3", {}, "Components"), h("span", { class: "card-note" }, "Push one to a running stage, or drop its file on it.")),
     h("ul", { class: "plugins", "aria-label": `Components of ${pipeline.name}` }),
   );
 }

@@ -13,7 +13,7 @@ const COPIED_MS = 1_500;
 const SELECT_MS = 20_000;
 
 export class PluginRow {
-  private readonly name = h("h3");
+  private readonly name = h("h4");
   private readonly plugin = h("span", { class: "plugin-name" });
   private readonly digest = h("code");
   private readonly copy = h("button", { type: "button", class: "digest" }, this.digest, icon("copy"));
@@ -22,7 +22,7 @@ export class PluginRow {
   private readonly note = h("p", { class: "plugin-note" });
   private readonly candidate = h("p", { class: "plugin-note is-bad" });
   private readonly input = h("input", { type: "file", class: "sr", accept: ".wasm,application/wasm", tabindex: -1 });
-  private readonly pushButton = h("button", { type: "button", class: "button" }, "Push a component…");
+  private readonly pushButton = h("button", { type: "button", class: "button" }, "Push…");
   private readonly backButton = h("button", { type: "button", class: "button" }, "Roll back");
   private readonly historyButton = h("button", { type: "button", class: "button", "aria-expanded": "false" }, "History");
   private readonly question = h("p");
@@ -82,7 +82,7 @@ export class PluginRow {
     const note = noteOf(stage, now);
     setText(this.note, note);
     this.note.hidden = note === "";
-    setText(this.candidate, candidate === null ? "" : candidateText(candidate));
+    setText(this.candidate, candidate === null ? "" : candidateText(candidate, now));
     this.candidate.title = candidate === null ? "" : [candidate.from, candidate.digest ?? ""].join("\n").trim();
     this.candidate.hidden = candidate === null;
     // The first version has nothing before it.
@@ -172,7 +172,7 @@ export class PluginRow {
   private async askBack(): Promise<void> {
     await this.work("", async () => {
       const to = versionBefore(await stagePlugin(this.pipeline, this.stageName));
-      if (to === null) this.say({ tone: "bad", text: "There is no version to go back to." });
+      if (to === null) this.say({ tone: "bad", text: "No other version has stood its probation here. The history offers each one that ran." });
       else this.ask(`Go back to the version before, ${shortDigest(to)}?`, to);
     });
   }

@@ -1,5 +1,5 @@
 // What is said about the versions of a stage, and which of them it can go back to. Without the page, so that it can be tested.
-import { shortDigest, span } from "../format.ts";
+import { moment, shortDigest, span } from "../format.ts";
 import { MAX_COMPONENT_BYTES, type Decision, type Past, type StagePlugin } from "../net/plugins.ts";
 import type { Candidate, Deployment, Stage } from "../net/status.ts";
 
@@ -52,8 +52,10 @@ function rollbackText({ reason, by }: Deployment): string {
   return `A newer version failed its probation${reason === null ? "" : `: ${reason}`}.`;
 }
 
-export function candidateText({ error }: Candidate): string {
-  return `The file changed but was not taken: ${error}`;
+export function candidateText({ digest, error, at }: Candidate, now: number): string {
+  const when = at === null ? "The" : `At ${moment(at, now)} the`;
+  const what = digest === null ? "" : ` (it is ${shortDigest(digest)} now)`;
+  return `${when} file changed${what} but was not taken: ${error}`;
 }
 
 /** What became of a version in the history. */
@@ -90,9 +92,9 @@ export function outcomeOf({ digest, epoch }: Decision, before: number, stage: St
   const name = shortDigest(digest);
   const now = stage.deployment;
   if (epoch <= before) return { tone: "good", text: `${name} runs already; nothing changed.` };
-  if (now === null || now.epoch < epoch) return { tone: "open", text: `${name} is taken over.` };
+  if (now === null || now.epoch < epoch) return { tone: "open", text: `${name} is to be taken over.` };
   if (now.epoch === epoch) {
-    return now.state === "probation" ? { tone: "open", text: `${name} runs, on probation.` } : { tone: "good", text: `${name} runs.` };
+    return now.state === "probation" ? { tone: "open", text: `${name} was taken over.` } : { tone: "good", text: `${name} runs.` };
   }
   if (now.state === "rolled-back" && now.reason !== BY_HAND) {
     return { tone: "bad", text: `${name} failed its probation; ${shortDigest(stage.digest)} runs again.` };
