@@ -24,5 +24,6 @@ pub mod stage;
 pub mod status;
 pub mod supervisor;
 pub mod test_run;
+pub mod trial;
 pub mod version;
 pub mod watch;

@@ -10,6 +10,7 @@ mod aircraft;
 mod archive;
 mod bad_input;
 mod files;
+mod languages;
 mod marked;
 mod outside;
 mod query;
