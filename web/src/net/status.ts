@@ -42,6 +42,8 @@ export interface Topic {
   acks: string;
   compression: string;
   hot: { segments: number; records: number; bytes: number; bytesPerRecord: number | null };
+  /** What is in the bucket; `hotBytesPerRecord` is what the same records took in Postgres. */
+  cold: { objects: number; records: number; bytes: number; bytesPerRecord: number | null; hotBytesPerRecord: number | null };
 }
 
 export interface Group {
@@ -129,6 +131,7 @@ function parseStage(o: Json): Stage {
 
 function parseTopic(o: Json): Topic {
   const hot = object(o.hot);
+  const cold = object(o.cold);
   const retention = object(o.retention);
   return {
     name: text(o.name),
@@ -147,6 +150,13 @@ function parseTopic(o: Json): Topic {
       records: number(hot.records),
       bytes: number(hot.bytes),
       bytesPerRecord: numberOrNull(hot.bytes_per_record),
+    },
+    cold: {
+      objects: number(cold.objects),
+      records: number(cold.records),
+      bytes: number(cold.bytes),
+      bytesPerRecord: numberOrNull(cold.bytes_per_record),
+      hotBytesPerRecord: numberOrNull(cold.hot_bytes_per_record),
     },
   };
 }
