@@ -20,14 +20,15 @@ if [ "$tools" = none ]; then
     exit 1
 fi
 
-folder=$(dirname "$source")
-building=$(dirname "$out")/.build-$$
 mkdir -p "$(dirname "$out")"
-trap 'rm -f "$building"' EXIT
-# No hash seeds of its own in each build, no compiled files beside the sources.
-PYTHONPATH=$tools/python PYTHONDONTWRITEBYTECODE=1 python3 -c 'import sys; from componentize_py import script; sys.exit(script())' \
+building=$(mktemp -d "$(dirname "$out")/.build-XXXXXX")
+trap 'rm -rf "$building"' EXIT
+# A copy, because the interpreter leaves compiled files beside what it reads.
+cp -R "$(dirname "$source")" "$building/app"
+cp "$here/tidemill.py" "$building/app/"
+PYTHONPATH=$tools/python python3 -B -c 'import sys; from componentize_py import script; sys.exit(script())' \
     --quiet --wit-path "$wit" --world "${WORLD:-tidemill:plugin/transform}" \
-    componentize --stub-wasi --python-path "$folder" --python-path "$here" --output "$building" \
+    componentize --stub-wasi --python-path "$building/app" --output "$building/component" \
     "$(basename "$source" .py)"
 # In one step, so that a host that watches the folder sees whole components only.
-mv "$building" "$out"
+mv "$building/component" "$out"

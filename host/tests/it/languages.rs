@@ -39,7 +39,7 @@ fn buildable(
     languages.into_iter().filter(move |(language, _)| {
         let skipped = without.split(',').any(|name| name == *language);
         if skipped {
-            println!("skipped: {language}");
+            eprintln!("skipped: {language}");
         }
         !skipped
     })
@@ -234,7 +234,7 @@ async fn measure(language: &str, name: &str, reports: &[Message]) -> Vec<Outcome
         took += processor_time() - began;
         outcomes.push(outcome.unwrap_or_else(|error| panic!("{language}: {error}")));
     }
-    println!(
+    eprintln!(
         "| {language} | {} kB | {:.1} s | {:.0} records/s | {:.1} MiB, {:.1} at the start |",
         size / 1_000,
         compiled.as_secs_f64(),

@@ -15,9 +15,7 @@ pub fn tables() -> Vec<Generated> {
         ("python/airports.py", python),
         ("c/airports.h", c),
     ];
-    files
-        .map(|(path, table)| Generated { path: format!("languages/{path}"), contents: table() })
-        .into()
+    files.map(|(path, table)| Generated { path: format!("languages/{path}"), contents: table() }).into()
 }
 
 fn typescript() -> String {
@@ -29,7 +27,9 @@ fn typescript() -> String {
 }
 
 fn python() -> String {
-    let head = format!("\"\"\"{ORIGIN}\"\"\"\n\n# Code, degrees north and east, feet above the sea.\nAIRPORTS = (\n");
+    let head = format!(
+        "\"\"\"{ORIGIN}\"\"\"\n\n# Code, degrees north and east, feet above the sea.\nAIRPORTS = (\n"
+    );
     table(head, "    (\"", ["\", ", ", ", ", "], "),\n", ")\n")
 }
 

@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")"
 [ -n "${TIDEMILL_TOOLS:-}" ] || tools/install.sh .tools python
-sdk/build.sh plugin.py "dist/{{name}}.wasm"
+sdk/build.sh src/plugin.py "dist/{{name}}.wasm"
