@@ -6,7 +6,6 @@
 #
 #     templates/LANGUAGE/*      to .
 #     templates/*.json, *.toml  to .
-#     templates/PROJECT.md      to README.md
 #     sdk-LANGUAGE              to sdk      (Rust: sdk)
 #     ../wit/0.1.0              to wit
 #     tools                     to tools    (not for Rust)
@@ -31,7 +30,6 @@ fi
 mkdir -p "$folder/wit"
 cp -R "$here/templates/$language/." "$folder/"
 cp "$here/templates/vectors.json" "$here/templates/pipeline.toml" "$folder/"
-cp "$here/templates/PROJECT.md" "$folder/README.md"
 cp "$here/../wit/0.1.0/"*.wit "$folder/wit/"
 cp -R "$here/$sdk" "$folder/sdk"
 if [ "$language" = rust ]; then

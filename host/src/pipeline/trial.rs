@@ -46,6 +46,7 @@ pub struct Event {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum What {
+    /// Without a time if it is that of its message.
     Emission(Emission),
     Change(RowChange),
     Rejected(String),
@@ -176,7 +177,8 @@ impl Trial {
         let began = Instant::now();
         let answer = answer(&mut instance, token, messages).await;
         self.after(instance, began);
-        let events = answer?;
+        let mut events = answer?;
+        events.iter_mut().for_each(|event| event.without_time_of(batch));
         if let Some(writes) = session.take().await {
             self.memory.commit(&writes);
         }
@@ -202,6 +204,16 @@ impl Trial {
 }
 
 impl Event {
+    /// An emission without a time gets that of its message, so those that name it say no more.
+    fn without_time_of(&mut self, batch: &[Input]) {
+        let message = self.input.and_then(|input| batch.get(input)).map(|input| &input.message);
+        if let (What::Emission(emission), Some(message)) = (&mut self.what, message)
+            && emission.timestamp == Some(message.timestamp)
+        {
+            emission.timestamp = None;
+        }
+    }
+
     /// The event as one of a larger batch, in which its own has so many messages before it.
     fn behind(self, count: usize) -> Self {
         Self { input: self.input.map(|input| input + count), ..self }

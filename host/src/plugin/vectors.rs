@@ -170,9 +170,8 @@ impl Vectors {
             if let Some(writes) = session.take().await {
                 state.commit(&writes);
             }
-            differences.extend(
-                batch.compare(outcome).into_iter().map(|difference| format!("batch {number}: {difference}")),
-            );
+            let found = batch.compare(outcome).into_iter();
+            differences.extend(found.map(|difference| format!("batch {number}: {difference}")));
         }
         Ok(differences)
     }

@@ -125,7 +125,7 @@ impl Report {
         line("file", plain(&self.file.display().to_string()));
         line("digest", self.digest.clone());
         line("size", size(self.size));
-        line("imports", list(self.imports.iter().map(|name| plain(name))));
+        line("imports", imports(&self.imports));
         line("grants", list(self.grants.iter().map(ToString::to_string)));
         for port in &self.ports {
             line("port", format!("{}  {}", port.name, plain(&port.description)));
@@ -218,6 +218,14 @@ fn type_name(kind: ColumnType) -> &'static str {
     }
 }
 
+/// Those of WASI lead nowhere, and come with every standard library: their number will do.
+fn imports(names: &[String]) -> String {
+    let (wasi, others): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| name.starts_with("wasi:"));
+    let wasi = (!wasi.is_empty()).then(|| format!("{} of WASI, with nothing behind them", wasi.len()));
+    list(others.into_iter().map(|name| plain(name)).chain(wasi))
+}
+
 fn list(names: impl Iterator<Item = String>) -> String {
     let names: Vec<String> = names.collect();
     if names.is_empty() { "none".to_string() } else { names.join(", ") }
@@ -297,7 +305,9 @@ mod tests {
             world: "tidemill:plugin/transform@0.1.0",
             digest: "sha256:00".to_string(),
             size: 2_048,
-            imports: vec!["tidemill:plugin/state@0.1.0".to_string()],
+            imports: ["tidemill:plugin/state@0.1.0", "wasi:io/poll@0.2.6", "wasi:cli/exit@0.2.6"]
+                .map(str::to_string)
+                .to_vec(),
             grants: vec![Grant::Http, Grant::State],
             ports: vec![
                 PortReport { name: "default".to_string(), description: String::new() },
@@ -332,6 +342,7 @@ mod tests {
             "watch 0.1.0, a transform",
             "config   field  string, required: what is counted\n",
             "config   size_s  integer, default 60\n",
+            "imports  tidemill:plugin/state@0.1.0, 2 of WASI, with nothing behind them\n",
             "grants   http, state\n",
             "port     late  too late\n",
         ] {

@@ -163,7 +163,6 @@ fn files(language: Language, name: &str) -> BTreeMap<String, Vec<u8>> {
     for path in Templates::iter() {
         let to = match path.strip_prefix(own.as_str()) {
             Some(path) => path,
-            None if path == "PROJECT.md" => "README.md",
             None if !path.contains('/') && (path.ends_with(".json") || path.ends_with(".toml")) => &path,
             None => continue,
         };
@@ -263,7 +262,7 @@ mod tests {
                 assert!(files.contains_key(path), "{language:?} has no {path}: {:?}", files.keys());
             }
             assert!(files.keys().any(|path| path.starts_with("sdk/")));
-            assert!(!files.keys().any(|path| path.contains("new.sh") || path.contains("PROJECT")));
+            assert!(!files.keys().any(|path| path.contains("new.sh")));
             let named = String::from_utf8_lossy(&files["pipeline.toml"]).contains("my-plugin");
             assert!(named);
             let left: Vec<&String> = files

@@ -1,7 +1,7 @@
 //! Two components on the same records: where do they answer differently, and what does each cost?
 //!
 //! Emissions and row changes are compared to the byte and in their order, message by message. No time is the time of the
-//! message, as in a host. The reasons of refusals are for people, and are not compared.
+//! message, as it is in a host. The reasons of refusals are for people, and are not compared.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::TestArgs;
 use crate::cli::output::{count, print};
 use crate::cli::plugin::component::Opened;
 use crate::cli::plugin::shown::{self, Counts, port, words};
-use crate::pipeline::trial::{Event, Input, Trial, What};
+use crate::pipeline::trial::{Event, Trial, What};
 use crate::plugin::PluginKind;
 
 /// What has been found so far.
@@ -59,8 +59,7 @@ pub(super) async fn run(args: &TestArgs, a: &Opened, b: &Opened) -> anyhow::Resu
             if batch.is_empty() {
                 break;
             }
-            let from_a = timed(trial_a.batch(&batch).await?, &batch);
-            let from_b = timed(trial_b.batch(&batch).await?, &batch);
+            let (from_a, from_b) = (trial_a.batch(&batch).await?, trial_b.batch(&batch).await?);
             let first = comparison.records;
             comparison.records += batch.len() as u64;
             if !comparison.batch(first, &from_a, &from_b)? {
@@ -107,17 +106,6 @@ impl Comparison<'_> {
         print(&format!("\n{} {given}: {found}\n- {a}\n+ {b}\n", count(self.records)))?;
         Ok(same)
     }
-}
-
-/// Gives emissions without a time the time of their message.
-fn timed(mut events: Vec<Event>, batch: &[Input]) -> Vec<Event> {
-    for event in &mut events {
-        if let (What::Emission(emission), Some(input)) = (&mut event.what, event.input) {
-            let of_message = batch.get(input).map(|input| input.message.timestamp);
-            emission.timestamp = emission.timestamp.or(of_message);
-        }
-    }
-    events
 }
 
 /// Where two answers to one batch differ, in the order of its messages.

@@ -12,6 +12,9 @@ use crate::cli::plugin::component::Opened;
 use crate::pipeline::stage::limits;
 use crate::plugin::Vectors;
 
+/// Differences of one file that people are shown.
+const MAX_SHOWN: usize = 10;
+
 /// Runs them all. False if one does not hold.
 pub(super) async fn run(args: &TestArgs, opened: &Opened) -> anyhow::Result<bool> {
     let plugin = args.setup.granted(opened)?;
@@ -50,7 +53,11 @@ fn text(file: &Path, vectors: &Vectors, differences: &[String]) -> String {
     let word = if differences.is_empty() { "ok" } else { "FAILED" };
     let name = file.file_name().unwrap_or_default().display();
     let mut out = format!("{word:<8}{name}: {}\n", plain(&vectors.about));
-    out.extend(differences.iter().map(|difference| format!("          {}\n", plain(difference))));
+    let shown = differences.iter().take(MAX_SHOWN);
+    out.extend(shown.map(|difference| format!("          {}\n", plain(difference))));
+    if differences.len() > MAX_SHOWN {
+        out.push_str(&format!("          and {} more\n", differences.len() - MAX_SHOWN));
+    }
     out
 }
 
