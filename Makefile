@@ -15,10 +15,10 @@ lint: ## formatting, clippy, dependencies, the web page's types and style, shell
 	@scripts/lint.sh
 
 setup: ## install what build and tests need (quick when it is there)
-	@scripts/setup.sh toolchain postgres duckdb plugins web browser cargo-deny
+	@scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli browser cargo-deny
 
-plugins: ## build the sample plugins into plugins/dist
-	@scripts/setup.sh toolchain plugins
+plugins: ## build the sample plugins, in all languages, into plugins/dist
+	@scripts/setup.sh toolchain plugins guest-languages
 
 web: ## build the web page into web/dist
 	@scripts/setup.sh web

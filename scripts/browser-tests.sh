@@ -13,7 +13,12 @@ export CHROMIUM
 scratch=$(mktemp -d)
 chmod 711 "$scratch"
 log=$scratch/host.log
-"$(target_dir)/debug/tidemill" up pipelines/aircraft.toml --listen 127.0.0.1:0 --data-dir "$scratch/data" \
+# The sample with short segments, so that there is a history to ask within seconds.
+sed -E 's/^segment = "1[mh]"/segment = "5s"/; s/hot = "(5m|24h)"/hot = "15s"/' pipelines/aircraft.toml >"$scratch/aircraft.toml"
+if [ "$(grep -c '^segment = "5s"\|hot = "15s"' "$scratch/aircraft.toml")" -lt 2 ]; then
+    die "pipelines/aircraft.toml has other segments than this script expects" "adapt the line above in $0"
+fi
+"$(target_dir)/debug/tidemill" up "$scratch/aircraft.toml" --listen 127.0.0.1:0 --data-dir "$scratch/data" \
     >"$log" 2>&1 </dev/null &
 host=$!
 cleanup() {

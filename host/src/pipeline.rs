@@ -25,5 +25,6 @@ pub mod stage;
 pub mod status;
 pub mod supervisor;
 pub mod test_run;
+pub mod trial;
 pub mod version;
 pub mod watch;

@@ -19,7 +19,8 @@
 //! Map: `bindings` the generated worlds and records, `engine` threads, clock tick and compiler, `load` from bytes to
 //! a checked [`Plugin`], `grants` what it may import, `guest` what lives inside a store, `imports` and `wasi` what its
 //! imports lead to (`context` time and chance, [`state`], [`http`]), `limits` its bounds, `log` what it prints, `instance`
-//! the calls, `descriptor` and `output` the checks, `error` what can go wrong in a call.
+//! the calls, `descriptor` and `output` the checks, `error` what can go wrong in a call, `vectors` the
+//! test of a plugin by a file.
 
 mod bindings;
 mod context;
@@ -38,6 +39,7 @@ mod output;
 pub mod state;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod wasi;
 
 use std::fmt;
@@ -62,6 +64,7 @@ pub use grants::{Grant, Grants};
 pub use instance::Instance;
 pub use limits::Limits;
 pub use load::{LoadError, MAX_COMPONENT_BYTES, Plugin};
+pub use vectors::{VectorError, Vectors};
 
 /// The port of an emission that names none.
 pub const DEFAULT_PORT: &str = "default";

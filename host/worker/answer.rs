@@ -65,7 +65,7 @@ struct Ended {
 /// What turns rows into bytes.
 enum Writer<'a> {
     Lines { lines: Lines, sent: u64, output: &'a mut Output },
-    Parquet(parquet::Parquet<'a>),
+    Parquet(Box<parquet::Parquet<'a>>),
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
                 send(output, &header)?;
                 Ok(Self::Lines { lines: Lines::Csv, sent: header.len() as u64, output })
             }
-            AnswerFormat::Parquet => Ok(Self::Parquet(parquet::Parquet::new(schema, output)?)),
+            AnswerFormat::Parquet => Ok(Self::Parquet(Box::new(parquet::Parquet::new(schema, output)?))),
         }
     }
 
@@ -144,17 +144,16 @@ fn send(output: &mut Output, bytes: &[u8]) -> Result<(), Failure> {
     output.write_all(bytes).map_err(broken)
 }
 
-/// Sums what the scans of a plan have read.
+/// Sums what the scans of a plan have read. (CUMULATIVE_ROWS_SCANNED is made from estimates: 2,000 rows a file.)
 fn count(profile: &ProfilingInfo, done: &mut Done) {
     let number = |name: &str| profile.metrics.get(name).and_then(|value| value.parse::<u64>().ok());
-    if let Some(rows) = number("CUMULATIVE_ROWS_SCANNED") {
-        done.rows_scanned = done.rows_scanned.max(rows);
-    }
     if let Some(bytes) = number("TOTAL_BYTES_READ") {
         done.bytes_read = done.bytes_read.max(bytes);
     }
-    let files = profile.metrics.get("EXTRA_INFO").and_then(|info| files_read(info));
-    done.files_read += files.unwrap_or(0);
+    if let Some(files) = profile.metrics.get("EXTRA_INFO").and_then(|info| files_read(info)) {
+        done.files_read += files;
+        done.rows_scanned += number("OPERATOR_CARDINALITY").unwrap_or(0);
+    }
     for child in &profile.children {
         count(child, done);
     }

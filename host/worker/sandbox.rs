@@ -125,5 +125,6 @@ fn no_calls() -> io::Result<Wall> {
     Ok(Wall::Missing)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

@@ -44,7 +44,7 @@ fn connect(job: &Job) -> duckdb::Result<Connection> {
          SET enable_external_file_cache = false;
          SET parquet_metadata_cache = true;
          SET enable_profiling = 'no_output';
-         SET custom_profiling_settings = '{\"CUMULATIVE_ROWS_SCANNED\": \"true\", \"TOTAL_BYTES_READ\": \"true\", \
+         SET custom_profiling_settings = '{\"OPERATOR_CARDINALITY\": \"true\", \"TOTAL_BYTES_READ\": \"true\", \
              \"EXTRA_INFO\": \"true\"}';",
     )?;
     Ok(session)

@@ -9,7 +9,8 @@ use std::{env, error::Error, fs, path::Path};
 use wit_bindgen_core::{Files, WorldGenerator, wit_parser::Resolve};
 use wit_bindgen_rust::{Opts, WithOption};
 
-const WIT: &str = "../../wit/0.1.0";
+/// In a project of `tidemill plugin new` the interface lies beside the SDK, in Tidemill itself two folders up.
+const WIT: [&str; 2] = ["../wit", "../../wit/0.1.0"];
 
 /// The world that is generated first holds the interfaces that all share; the others refer to it.
 const FIRST: &str = "transform";
@@ -31,19 +32,21 @@ const IMPORTS_WORLD: &str = "
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={WIT}");
+    let wit =
+        WIT.into_iter().find(|folder| Path::new(folder).exists()).ok_or("the folder `wit` is missing")?;
+    println!("cargo::rerun-if-changed={wit}");
     println!("cargo::rerun-if-changed=build.rs");
     let out_dir = env::var("OUT_DIR")?;
     for world in [FIRST].into_iter().chain(OTHERS).chain([IMPORTS]) {
-        let code = bindings(world)?;
+        let code = bindings(wit, world)?;
         fs::write(Path::new(&out_dir).join(format!("{world}.rs")), code)?;
     }
     Ok(())
 }
 
-fn bindings(world: &str) -> Result<String, Box<dyn Error>> {
+fn bindings(wit: &str, world: &str) -> Result<String, Box<dyn Error>> {
     let mut resolve = Resolve::default();
-    let (mut package, _) = resolve.push_path(WIT)?;
+    let (mut package, _) = resolve.push_path(wit)?;
     if world == IMPORTS {
         package = resolve.push_source("imports.wit", IMPORTS_WORLD)?;
     }

@@ -1,61 +1,11 @@
-// The page in a real browser against a running host.
-//
-// TIDEMILL_URL names the host (for example http://127.0.0.1:8080), CHROMIUM the browser if it is not
-// /usr/bin/chromium. Without either the tests are skipped and say why. What is read from the page comes from
+// The map and its neighbours in a real browser against a running host. What is read from the page comes from
 // `window.tidemill`, see src/hook.ts.
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
-import { after, before, describe, test as nodeTest } from "node:test";
-import { chromium } from "playwright-core";
-
-const URL_OF_HOST = process.env.TIDEMILL_URL;
-const BROWSER = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const FLAGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-  "--disable-background-networking", "--disable-component-update", "--disable-sync",
-];
-/** A host that has just started needs a moment until its pipeline has aircraft. */
-const PATIENCE_MS = 60_000;
-
-const skip = !URL_OF_HOST
-  ? "TIDEMILL_URL is not set: start `tidemill up` and pass its address"
-  : !existsSync(BROWSER)
-    ? `no browser at ${BROWSER}: install Debian's chromium, or set CHROMIUM`
-    : false;
+import { describe } from "node:test";
+import { assertFits, browserForTests, PATIENCE_MS, PHONE, test } from "./browser.mjs";
 
 describe("the live map", () => {
-  let browser;
-  // Skipped one by one, so that the summary counts them.
-  const test = (name, body) => nodeTest(name, { skip }, body);
-
-  before(async () => {
-    if (skip) return;
-    browser = await chromium.launch({ executablePath: BROWSER, args: FLAGS });
-  });
-
-  after(async () => {
-    await browser?.close();
-  });
-
-  /** Opens the page and notes everything that should not happen. */
-  async function open(options = {}, hash = "#/map") {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
-    const page = await context.newPage();
-    const origin = new URL(URL_OF_HOST).origin;
-    const foreign = [];
-    const errors = [];
-    page.on("request", (request) => {
-      const url = new URL(request.url());
-      if (url.origin !== origin && url.protocol !== "data:") foreign.push(request.url());
-    });
-    page.on("console", (message) => {
-      if (message.type() === "error" || message.type() === "warning") errors.push(message.text());
-    });
-    page.on("pageerror", (error) => errors.push(error.message));
-    await page.goto(`${origin}/${hash}`);
-    return { page, context, foreign, errors };
-  }
-
+  const open = browserForTests();
   const shown = (page) => page.evaluate(() => window.tidemill.aircraft());
   const haveAircraft = (page) =>
     page.waitForFunction(() => window.tidemill?.connection() === "live" && window.tidemill.aircraft().length > 0, null, { timeout: PATIENCE_MS });
@@ -143,11 +93,10 @@ describe("the live map", () => {
 
   test("at phone width nothing scrolls sideways and aircraft are drawn", async () => {
     for (const hash of ["#/map", "#/pipelines", "#/topics"]) {
-      const { page, context, errors } = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true }, hash);
+      const { page, context, errors } = await open(PHONE, hash);
       if (hash === "#/map") await haveAircraft(page);
       else await page.waitForSelector("tbody tr", { timeout: PATIENCE_MS });
-      const widths = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
-      assert.ok(widths[0] <= 360 && widths[1] <= 360, `${hash} is ${widths} wide`);
+      await assertFits(page, hash);
       assert.deepEqual(errors, []);
       await context.close();
     }

@@ -4,13 +4,19 @@ import "./styles/shell.css";
 import "./styles/map.css";
 import "./styles/panels.css";
 import "./styles/tables.css";
+import "./styles/console.css";
+import "./styles/charts.css";
+import "./styles/storage.css";
+import "./styles/plugins.css";
 import { h, setText } from "./dom.ts";
 import { clock } from "./format.ts";
 import { installHook } from "./hook.ts";
 import { StatusPoll, type HostView } from "./net/status.ts";
+import { ConsolePage } from "./pages/consolePage.ts";
 import { MapPage } from "./pages/mapPage.ts";
 import type { Page } from "./pages/page.ts";
 import { PipelinesPage } from "./pages/pipelinesPage.ts";
+import { StoragePage } from "./pages/storagePage.ts";
 import { TopicsPage } from "./pages/topicsPage.ts";
 import { brandMark, icon } from "./panels/icons.ts";
 import { href, parseRoute, type Route } from "./router.ts";
@@ -19,12 +25,16 @@ import { currentTheme, flipTheme, onSystemTheme } from "./theme.ts";
 /** A tab out of sight for this long gives its connections back; browsers allow a host only six. */
 const HIDDEN_MS = 4_000;
 
+const TABS: readonly Route[] = [{ page: "map" }, { page: "pipelines" }, { page: "topics", topic: null }, { page: "query", sql: null }, { page: "storage" }];
+
 class Shell {
   private readonly mapPage = new MapPage();
   private readonly pages: Record<Route["page"], Page> = {
     map: this.mapPage,
     pipelines: new PipelinesPage(),
     topics: new TopicsPage(),
+    query: new ConsolePage(),
+    storage: new StoragePage(),
   };
   private readonly links = new Map<Route["page"], HTMLAnchorElement>();
   private readonly main = h("main", { id: "main", tabindex: -1 });
@@ -36,7 +46,7 @@ class Shell {
 
   mount(root: HTMLElement): void {
     const nav = h("nav", { class: "tabs", "aria-label": "Pages" });
-    for (const route of [{ page: "map" }, { page: "pipelines" }, { page: "topics", topic: null }] as const) {
+    for (const route of TABS) {
       const link = h("a", { class: "tab", href: href(route) }, this.pages[route.page].title);
       this.links.set(route.page, link);
       nav.append(link);

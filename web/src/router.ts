@@ -1,17 +1,33 @@
-// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/topics, #/topics/NAME.
+// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/topics, #/topics/NAME, #/query,
+// #/query?sql=STATEMENT, #/storage.
 
-export type Route = { page: "map" } | { page: "pipelines" } | { page: "topics"; topic: string | null };
+export type Route =
+  | { page: "map" }
+  | { page: "pipelines" }
+  | { page: "topics"; topic: string | null }
+  | { page: "query"; sql: string | null }
+  | { page: "storage" };
 
 export function parseRoute(hash: string): Route {
-  const parts = hash.replace(/^#\/?/, "").split("/");
+  const [path = "", query = ""] = split(hash.replace(/^#\/?/, ""), "?");
+  const parts = path.split("/");
   if (parts[0] === "pipelines") return { page: "pipelines" };
   if (parts[0] === "topics") return { page: "topics", topic: parts[1] ? decode(parts[1]) : null };
+  if (parts[0] === "query") return { page: "query", sql: query.startsWith("sql=") ? decode(query.slice(4)) : null };
+  if (parts[0] === "storage") return { page: "storage" };
   return { page: "map" };
 }
 
 export function href(route: Route): string {
   if (route.page === "topics" && route.topic !== null) return `#/topics/${encodeURIComponent(route.topic)}`;
+  if (route.page === "query" && route.sql !== null) return `#/query?sql=${encodeURIComponent(route.sql)}`;
   return `#/${route.page}`;
+}
+
+/** At the first occurrence. */
+function split(text: string, by: string): string[] {
+  const at = text.indexOf(by);
+  return at < 0 ? [text] : [text.slice(0, at), text.slice(at + by.length)];
 }
 
 function decode(part: string): string {

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_place_is_counted_in_characters() {
         assert_eq!(place("SELECT 1", 0), (1, 1));
-        assert_eq!(place("SELECT\n  'é', x", 14), (2, 8));
+        assert_eq!(place("SELECT\n  'é', x", 15), (2, 8));
         assert_eq!(place("SELECT", 99), (1, 7));
     }
 }

@@ -136,6 +136,8 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_client_options(client)
             .with_retry(retry)
+            // Not every server knows the request for many at once, and the sweep deletes one by one anyway.
+            .with_disable_bulk_delete(true)
             .with_checksum_algorithm(Checksum::SHA256);
         for (name, value) in &options.settings {
             let key: AmazonS3ConfigKey =

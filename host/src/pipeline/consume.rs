@@ -269,11 +269,10 @@ impl<'a> Task<'a> {
     /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
     fn context(&mut self, batch: &[Record]) -> Context {
         let last = batch.last().map_or(self.offset, |record| record.offset);
-        let (group, topic) = (self.lease.group.as_str().as_bytes(), self.topic.name.as_str().as_bytes());
-        let (partition, first) = (self.lease.partition.to_be_bytes(), self.offset.to_be_bytes());
+        let (group, topic) = (self.lease.group.as_str(), self.topic.name.as_str());
         let mut context = Context {
             now: self.intake.appended_at(last),
-            seed: Seed::of(&[group, topic, &partition, &first]),
+            seed: Seed::of_batch(group, topic, self.lease.partition, self.offset),
             state: None,
         };
         if let Some(state) = &mut self.state {
@@ -425,12 +424,12 @@ impl<'a> Task<'a> {
                 self.pause(token, wait).await;
                 return Ok(());
             }
-            CallError::Trap { .. } => DeadKind::Trap,
-            CallError::Deadline { .. } => DeadKind::Deadline,
-            CallError::Memory { .. } => DeadKind::Memory,
-            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(words)),
+            error => match DeadKind::of(error) {
+                Some(kind) => kind,
+                None => return Err(StageError::Again(words)),
+            },
         };
+        self.stage.cell.failed(kind.as_str());
         let stage = self.stage.label();
         tracing::warn!(
             stage,

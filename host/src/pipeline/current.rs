@@ -103,9 +103,8 @@ impl<'a> Current<'a> {
 
     /// Keeps the instance for the next call.
     pub fn keep(&mut self, instance: Instance) {
-        if !instance.poisoned() {
-            self.instance = Some(instance);
-        }
+        self.instance = Some(instance).filter(|instance| !instance.poisoned());
+        self.stage.cell.observe(self.partition, self.instance.as_ref());
     }
 
     /// Waits for `wait`, or until the stage has another version.

@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::ids::{Micros, Partition, TopicId};
 use crate::log::{Topic, partition_of};
-use crate::plugin::{Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value};
+use crate::plugin::{
+    CallError, Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value,
+};
 use crate::record::{Header, NewRecord, Record};
 use crate::state::StateChanges;
 use crate::tables::Table;
@@ -55,6 +57,17 @@ pub enum DeadKind {
 }
 
 impl DeadKind {
+    /// How a call failed by the plugin's fault; None if it was not that.
+    pub fn of(error: &CallError) -> Option<Self> {
+        match error {
+            CallError::Trap { .. } => Some(Self::Trap),
+            CallError::Deadline { .. } => Some(Self::Deadline),
+            CallError::Memory { .. } => Some(Self::Memory),
+            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => Some(Self::Output),
+            _ => None,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reject => "reject",

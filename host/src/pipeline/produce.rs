@@ -9,7 +9,7 @@ use super::backoff::Backoff;
 use super::commit::{Step, commit};
 use super::consume::stopped;
 use super::current::{Current, is_of_the_host};
-use super::effects::{Effects, route};
+use super::effects::{DeadKind, Effects, route};
 use super::stage::{Stage, StageError};
 use super::status::State;
 use super::version::Version;
@@ -144,7 +144,12 @@ async fn after_failure(
             return Err(StageError::Fatal(words));
         }
         CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
-        _ => backoff.pause(),
+        error => {
+            if let Some(kind) = DeadKind::of(error) {
+                stage.cell.failed(kind.as_str());
+            }
+            backoff.pause()
+        }
     };
     tracing::warn!(stage = stage.label(), error = words, "the producer failed");
     stage.cell.set(0, State::Backoff, Some(words));

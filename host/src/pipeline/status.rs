@@ -11,6 +11,7 @@ use super::version::Version;
 use crate::clock::rfc3339;
 use crate::config::plan::{StageKind, StagePlan};
 use crate::ids::{Micros, Partition, PipelineName};
+use crate::plugin::Instance;
 use crate::registry::{Source, Standing};
 
 /// Rates are averages over this many seconds.
@@ -39,6 +40,11 @@ pub struct StageCell {
     pub records_out: AtomicU64,
     pub refused: AtomicU64,
     pub restarts: AtomicU64,
+    pub dropped_log_lines: AtomicU64,
+    /// Calls that failed, by kind.
+    failures: Mutex<BTreeMap<&'static str, u64>>,
+    /// What the instance of each partition holds and has dropped, as of its last call.
+    instances: Mutex<BTreeMap<Partition, Usage>>,
     wanted: Mutex<Wanted>,
     tasks: Mutex<BTreeMap<Partition, Task>>,
     samples: Mutex<VecDeque<(Instant, u64, u64)>>,
@@ -109,6 +115,9 @@ impl StageCell {
             records_out: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            dropped_log_lines: AtomicU64::new(0),
+            failures: Mutex::default(),
+            instances: Mutex::default(),
             tasks: Mutex::default(),
             samples: Mutex::default(),
         })
@@ -211,8 +220,45 @@ impl StageCell {
         lock(&self.wanted).candidate.clone()
     }
 
-    /// Called once a second, for the rates.
+    /// Counts a call that failed.
+    pub fn failed(&self, kind: &'static str) {
+        *lock(&self.failures).entry(kind).or_default() += 1;
+        let labels = [
+            ("pipeline", self.pipeline.to_string()),
+            ("stage", self.plan.name.to_string()),
+            ("kind", kind.to_string()),
+        ];
+        metrics::counter!("tidemill_stage_failures_total", &labels).increment(1);
+    }
+
+    /// Notes what a partition's instance holds after a call; None if the call ended it.
+    pub fn observe(&self, partition: Partition, instance: Option<&Instance>) {
+        let mut instances = lock(&self.instances);
+        let Some(instance) = instance else {
+            instances.remove(&partition);
+            return;
+        };
+        let (memory, dropped) = (instance.memory_used(), instance.dropped_log_lines());
+        let before = instances.insert(partition, Usage { memory, dropped });
+        // A new instance counts from zero.
+        let known = before.map_or(0, |usage| usage.dropped).min(dropped);
+        self.dropped_log_lines.fetch_add(dropped - known, Ordering::Relaxed);
+    }
+
+    /// Instances of this host, and what they hold.
+    fn usage(&self) -> (usize, u64) {
+        let instances = lock(&self.instances);
+        (instances.len(), instances.values().map(|usage| usage.memory).sum())
+    }
+
+    /// Called once a second, for the rates and the gauges.
     pub fn sample(&self, now: Instant) {
+        let labels = [("pipeline", self.pipeline.to_string()), ("stage", self.plan.name.to_string())];
+        let (instances, memory) = self.usage();
+        metrics::gauge!("tidemill_stage_instances", &labels).set(instances as f64);
+        metrics::gauge!("tidemill_stage_memory_bytes", &labels).set(memory as f64);
+        let dropped = self.dropped_log_lines.load(Ordering::Relaxed);
+        metrics::counter!("tidemill_stage_dropped_log_lines_total", &labels).absolute(dropped);
         let mut samples = lock(&self.samples);
         samples.push_back((
             now,
@@ -249,6 +295,7 @@ impl StageCell {
         let wanted = lock(&self.wanted);
         // The state that needs attention most stands for the stage.
         let worst = tasks.iter().max_by_key(|task| task.state);
+        let (instances, memory_bytes) = self.usage();
         let (records_in_per_second, records_out_per_second) = self.rates();
         StageStatus {
             name: self.plan.name.to_string(),
@@ -268,12 +315,22 @@ impl StageCell {
             records_in: self.records_in.load(Ordering::Relaxed),
             records_out: self.records_out.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
+            failures: lock(&self.failures).clone(),
+            instances,
+            memory_bytes,
+            dropped_log_lines: self.dropped_log_lines.load(Ordering::Relaxed),
             records_in_per_second,
             records_out_per_second,
             lag: None,
             tasks,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    memory: u64,
+    dropped: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -304,6 +361,13 @@ pub struct StageStatus {
     pub records_in: u64,
     pub records_out: u64,
     pub refused: u64,
+    /// Calls that failed, by kind: trap, deadline, memory, output.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Of the plugin, in this host.
+    pub instances: usize,
+    /// What they hold.
+    pub memory_bytes: u64,
+    pub dropped_log_lines: u64,
     pub records_in_per_second: f64,
     pub records_out_per_second: f64,
     /// Filled in from the groups by whoever shows it.

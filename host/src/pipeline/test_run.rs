@@ -6,7 +6,7 @@
 //! stage runs.
 
 mod compare;
-mod rows;
+pub mod rows;
 
 use serde_json::Value;
 

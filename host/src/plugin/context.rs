@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::state::Session;
-use crate::ids::Micros;
+use crate::ids::{Micros, Offset, Partition};
 
 /// What a call gets beside its batch. The default is no state, the time zero and one fixed seed.
 #[derive(Clone, Default)]
@@ -35,6 +35,14 @@ impl Seed {
             hash.update(part);
         }
         Self(hash.finalize().into())
+    }
+}
+
+impl Seed {
+    /// Of the batch of a group that begins at `first`, so that whoever runs it again draws the same numbers.
+    pub fn of_batch(group: &str, topic: &str, partition: Partition, first: Offset) -> Self {
+        let (partition, first) = (partition.to_be_bytes(), first.to_be_bytes());
+        Self::of(&[group.as_bytes(), topic.as_bytes(), &partition, &first])
     }
 }
 

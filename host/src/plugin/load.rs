@@ -82,6 +82,12 @@ pub enum LoadError {
         /// What it is instead, as the end of a sentence.
         found: String,
     },
+    /// A component that is of none of the worlds, or of several.
+    #[error("this component {found}, so what kind it is cannot be told")]
+    NoWorld {
+        /// What it is instead, as the end of a sentence.
+        found: String,
+    },
     /// The right names with other types behind them.
     #[error("the component does not match world {}: {reason}; build it against the host's wit/0.1.0", .kind.world())]
     Mismatch {
@@ -129,19 +135,31 @@ impl PluginEngine {
     ///
     /// One [`LoadError`] for each way in which a file can be something else.
     pub async fn load(&self, bytes: impl Into<Arc<[u8]>>, kind: PluginKind) -> Result<Plugin, LoadError> {
-        let bytes = bytes.into();
+        self.load_as(bytes.into(), Some(kind)).await
+    }
+
+    /// As [`PluginEngine::load`], of whatever kind its exports say.
+    ///
+    /// # Errors
+    ///
+    /// As [`PluginEngine::load`], with [`LoadError::NoWorld`] in the place of [`LoadError::WrongWorld`].
+    pub async fn load_any(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Plugin, LoadError> {
+        self.load_as(bytes.into(), None).await
+    }
+
+    async fn load_as(&self, bytes: Arc<[u8]>, kind: Option<PluginKind>) -> Result<Plugin, LoadError> {
         let engine = self.clone();
         self.run_blocking(move || engine.load_blocking(&bytes, kind))
             .await
             .unwrap_or_else(|error| Err(LoadError::Internal(error.to_string())))
     }
 
-    fn load_blocking(&self, bytes: &[u8], kind: PluginKind) -> Result<Plugin, LoadError> {
+    fn load_blocking(&self, bytes: &[u8], kind: Option<PluginKind>) -> Result<Plugin, LoadError> {
         sniff(bytes)?;
         let component = Component::from_binary(self.wasmtime(), bytes)
             .map_err(|error| LoadError::Invalid { reason: sentence(&error) })?;
         self.check_imports(&component)?;
-        self.check_exports(&component, kind)?;
+        let kind = self.check_exports(&component, kind)?;
         self.check_functions(&component, kind)?;
         let world = self.link(&component, kind)?;
         let imports = self.imports(&component);
@@ -171,13 +189,22 @@ impl PluginEngine {
         if missing.is_empty() { Ok(()) } else { Err(LoadError::MissingImports { missing }) }
     }
 
-    fn check_exports(&self, component: &Component, kind: PluginKind) -> Result<(), LoadError> {
+    /// The kind that was asked for, or the only one that it can be.
+    fn check_exports(
+        &self,
+        component: &Component,
+        kind: Option<PluginKind>,
+    ) -> Result<PluginKind, LoadError> {
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(self.wasmtime()).map(|(name, _)| name).collect();
-        if exports.iter().any(|name| is_export_of(name, kind)) {
-            return Ok(());
+        let is = |kind: &PluginKind| exports.iter().any(|name| is_export_of(name, *kind));
+        let kinds: Vec<PluginKind> = PluginKind::ALL.into_iter().filter(is).collect();
+        match (kind, kinds.as_slice()) {
+            (Some(kind), kinds) if kinds.contains(&kind) => Ok(kind),
+            (Some(kind), _) => Err(LoadError::WrongWorld { kind, found: describe_exports(&exports) }),
+            (None, [kind]) => Ok(*kind),
+            (None, _) => Err(LoadError::NoWorld { found: describe_exports(&exports) }),
         }
-        Err(LoadError::WrongWorld { kind, found: describe_exports(&exports) })
     }
 
     /// The generated worlds compare names when they are linked, and types only when they are instantiated; a plugin

@@ -34,14 +34,18 @@ enum Fault {
     Lost,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 12] = [
     Fault::Error,
+    Fault::None,
     Fault::None,
     Fault::Lost,
     Fault::None,
+    Fault::None,
     Fault::Slow,
     Fault::None,
+    Fault::None,
     Fault::Unavailable,
+    Fault::None,
     Fault::None,
 ];
 
@@ -153,7 +157,8 @@ fn pipeline(folder: &std::path::Path, text: &str) -> String {
 async fn append(pool: &PgPool, from: i64, count: i64) {
     sqlx::query(
         "SELECT tidemill.append_many('orders', array_agg(convert_to(format('{\"n\":%s}', n), 'UTF8') ORDER BY n),
-                                     array_agg(int8send(n) ORDER BY n))
+                                     array_agg(CASE WHEN n % 2 = 0 THEN int8send(n) ELSE convert_to(n::text, 'UTF8') END
+                                               ORDER BY n))
            FROM generate_series($1::bigint, $1 + $2 - 1) n",
     )
     .bind(from)
@@ -351,7 +356,8 @@ async fn a_poller_writes_each_item_once_through_failures_and_kills() {
 async fn a_plugin_cannot_leave_its_origins_and_the_check_says_what_is_missing() {
     let folder = scratch();
     let text = "[pipeline]\nname = \"p\"\n[topics.a]\n[topics.b]\n[transforms.t]\nplugin = \"test-reach\"\nfrom = \"a\"\nto = \"b\"\n";
-    let refused = crate::support::run(&["check", &pipeline(folder.path(), text)]);
+    let plugins = crate::support::root().join("plugins/dist").display().to_string();
+    let refused = crate::support::run(&["check", "--plugins", &plugins, &pipeline(folder.path(), text)]);
     assert_eq!(refused.status.code(), Some(2));
     let said = format!("{}{}", crate::support::stdout(&refused), stderr(&refused));
     for expected in
@@ -383,7 +389,7 @@ async fn a_plugin_cannot_leave_its_origins_and_the_check_says_what_is_missing() 
         json!({ "try": "fetch", "url": format!("http://{proxy}") }),
         json!({ "try": "fetch", "url": "http://169.254.169.254/latest/meta-data/" }),
     ] {
-        sqlx::query("SELECT tidemill.append('a', $1, to_partition => 0)")
+        sqlx::query("SELECT tidemill.append('a', $1, '0')")
             .bind(attempt.to_string())
             .execute(&pool)
             .await

@@ -17,6 +17,8 @@
 mod config;
 mod line;
 
+use std::collections::HashMap;
+
 use tidemill_plugin::http::{self, Error, Request, Response};
 use tidemill_plugin::{Descriptor, Failure, Message, Plugin, Refusal, Refused, Sink, Token};
 
@@ -31,6 +33,15 @@ const QUOTED: usize = 200;
 /// The plugin.
 pub struct HttpSink {
     config: Config,
+    progress: Progress,
+}
+
+/// What the hook has answered on portions of the batch in hand, so that a batch that comes again goes on where it was. A
+/// cache: without it, as in a new instance, the batch begins anew.
+#[derive(Default)]
+struct Progress {
+    token: Option<Token>,
+    portions: HashMap<(u64, u64), Verdict>,
 }
 
 /// A message that has a line.
@@ -41,6 +52,7 @@ struct Line {
 }
 
 /// What an answer means.
+#[derive(Clone)]
 enum Verdict {
     Delivered,
     /// A message of the portion is wrong, for this reason.
@@ -60,7 +72,7 @@ impl Plugin for HttpSink {
     }
 
     fn new(config: Config) -> Result<Self, String> {
-        Ok(HttpSink { config })
+        Ok(HttpSink { config, progress: Progress::default() })
     }
 }
 
@@ -74,6 +86,9 @@ impl Sink for HttpSink {
                 Err(refusal) => refused.push(Refused { input, refusal }),
             }
         }
+        if self.progress.token.as_ref() != Some(&token) {
+            self.progress = Progress { token: Some(token.clone()), portions: HashMap::new() };
+        }
         if !lines.is_empty() {
             self.send(&token, &lines, (token.first, token.next), &mut refused)?;
         }
@@ -83,28 +98,26 @@ impl Sink for HttpSink {
 }
 
 impl HttpSink {
-    /// Sends a portion; halves it if a message in it is at fault. A portion that was halved once is halved alike whenever it
-    /// comes again, so its parts keep their keys.
+    /// Sends a portion; halves it if a message in it is at fault. A portion is halved alike whenever it comes again, so its
+    /// parts keep their keys.
     fn send(
-        &self,
+        &mut self,
         token: &Token,
         lines: &[Line],
         (first, next): (u64, u64),
         refused: &mut Vec<Refused>,
     ) -> Result<(), Failure> {
-        let reason = match http::send(&self.request(token, lines, first, next)) {
-            Ok(response) => match self.judge(&response)? {
-                Verdict::Delivered => return Ok(()),
-                Verdict::Wrong(reason) => reason,
-            },
-            Err(Error::TooLarge(reason)) => reason,
-            // There is no room to look for the message at fault: the rest is rejected as a whole.
-            Err(Error::Exhausted(reason)) => {
-                let refusal = || Refusal::reject(format!("not delivered: {reason}"));
-                refused.extend(lines.iter().map(|line| Refused { input: line.input, refusal: refusal() }));
-                return Ok(());
+        let verdict = match self.progress.portions.get(&(first, next)) {
+            Some(known) => known.clone(),
+            None => {
+                let verdict = self.ask(&self.request(token, lines, first, next))?;
+                self.progress.portions.insert((first, next), verdict.clone());
+                verdict
             }
-            Err(error) => return Err(error.into()),
+        };
+        let reason = match verdict {
+            Verdict::Delivered => return Ok(()),
+            Verdict::Wrong(reason) => reason,
         };
         if let [line] = lines {
             refused.push(Refused { input: line.input, refusal: Refusal::reject(reason) });
@@ -114,6 +127,16 @@ impl HttpSink {
         let middle = right.first().map_or(next, |line| line.offset);
         self.send(token, left, (first, middle), refused)?;
         self.send(token, right, (middle, next), refused)
+    }
+
+    fn ask(&self, request: &Request) -> Result<Verdict, Failure> {
+        match http::send(request) {
+            Ok(response) => self.judge(&response),
+            Err(Error::TooLarge(reason)) => Ok(Verdict::Wrong(reason)),
+            // The next call may send as many again, and goes on from here.
+            Err(Error::Exhausted(reason)) => Err(Failure::retry(reason, Some(0))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn request(&self, token: &Token, lines: &[Line], first: u64, next: u64) -> Request {

@@ -15,6 +15,9 @@ struct Record<'a> {
     timestamp: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
+    /// A key that is not UTF-8, as hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_hex: Option<String>,
     #[serde(flatten)]
     payload: Payload<'a>,
 }
@@ -50,10 +53,13 @@ fn record(message: &Message) -> Result<Vec<u8>, Refusal> {
         Some(raw) => Payload::Payload(raw),
         None => Payload::Text(message.text()?),
     };
-    let key = message.key.as_deref().map(std::str::from_utf8).transpose();
-    let key = key.map_err(|_| Refusal::reject("key: not UTF-8, which a line of JSON cannot hold"))?;
+    let (key, key_hex) = match message.key.as_deref().map(|key| str::from_utf8(key).map_err(|_| key)) {
+        None => (None, None),
+        Some(Ok(key)) => (Some(key), None),
+        Some(Err(bytes)) => (None, Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect())),
+    };
     let (partition, offset, timestamp) = (message.partition, message.offset, message.timestamp);
-    serde_json::to_vec(&Record { partition, offset, timestamp, key, payload }).map_err(unwritable)
+    serde_json::to_vec(&Record { partition, offset, timestamp, key, key_hex, payload }).map_err(unwritable)
 }
 
 /// JSON as it came, without line breaks: written anew only if it has some.
@@ -104,5 +110,20 @@ mod tests {
         let expected = r#"{"partition":1,"offset":7,"timestamp":9,"key":"k","text":"plain"}"#;
         assert_eq!(line(b"plain", Format::Records), Ok(expected.to_owned()));
         assert!(line(b"\xff", Format::Records).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_not_text_is_written_as_digits() {
+        let message = Message {
+            partition: 0,
+            offset: 0,
+            timestamp: 0,
+            attempt: 1,
+            key: Some(vec![0, 255]),
+            headers: Vec::new(),
+            payload: b"1".to_vec(),
+        };
+        let line = of(&message, Format::Records).unwrap();
+        assert_eq!(line, br#"{"partition":0,"offset":0,"timestamp":0,"key_hex":"00ff","payload":1}"#);
     }
 }

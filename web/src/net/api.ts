@@ -6,6 +6,8 @@ export interface ApiError {
   code: string;
   message: string;
   hint: string;
+  /** Byte of the statement that a query's error is about. */
+  position?: number;
 }
 
 const TIMEOUT_MS = 8_000;
@@ -44,12 +46,9 @@ export function parseErrorBody(body: unknown, fallback: ApiError): ApiError {
     const value = inner?.[key];
     return typeof value === "string" ? value : other;
   };
-  return {
-    status: fallback.status,
-    code: text("code", fallback.code),
-    message: text("message", fallback.message),
-    hint: text("hint", ""),
-  };
+  const error = { status: fallback.status, code: text("code", fallback.code), message: text("message", fallback.message), hint: text("hint", "") };
+  const position = inner?.position;
+  return typeof position === "number" && position >= 0 ? { ...error, position } : error;
 }
 
 /** Whatever was thrown, as an error that can be shown. */

@@ -42,7 +42,7 @@ async fn topics_are_made_shown_and_deleted() {
     let body = json!({ "name": "flights", "partitions": 3, "segment": "1m", "retention": { "hot": "5m", "cold": "30d" } });
     let made = host.post("/v1/topics", body.clone()).await;
     assert_eq!(made["segment"], "1m");
-    assert_eq!(made["retention"], json!({ "hot": "5m", "cold": "30d" }));
+    assert_eq!(made["retention"], json!({ "hold": [], "hot": "5m", "cold": "30d" }));
     assert_eq!(made["next_offsets"], json!([0, 0, 0]));
     let again = host.request(Method::POST, "/v1/topics").json(&body);
     assert_eq!(host.refused(again).await.0, 409);

@@ -116,6 +116,7 @@ async fn a_kill_at_any_step_loses_nothing_and_leaves_nothing_behind() {
         .execute(&rig.database.pool)
         .await
         .unwrap();
+    rig.time_is_over().await;
     let status = run(&rig.database.url, rig.folder.path(), None);
     assert!(status.success(), "{status}");
     nothing_is_missing(&rig, &expected).await;

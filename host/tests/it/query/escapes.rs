@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::Asked;
-use crate::support::{root, stderr};
+use crate::support::{eventually, root, stderr};
 
 /// In every file that no query may read.
 const SECRET: &str = "unspeakable-7f3a";
@@ -86,6 +87,13 @@ async fn no_statement_gets_out() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.set_nonblocking(true).expect("a listener can be asked");
     let port = listener.local_addr().expect("it has an address").port();
+    // The host itself writes there until it has archived what it has.
+    let pool = asked.host.pool().await;
+    eventually("all is archived", Duration::from_secs(30), || async {
+        let archived = sqlx::query_scalar("SELECT coalesce(sum(records), 0) = 1000 FROM tidemill.objects");
+        archived.fetch_one(&pool).await.expect("the catalog can be read")
+    })
+    .await;
     let before = (contents(&bucket), contents(&outside));
 
     let attempts = attempts();
