@@ -38,7 +38,8 @@ impl<'a> Current<'a> {
                 }
                 Err(error) if version.trial().is_some() && !is_of_the_host(&error) => {
                     stage.fail(&version, &stage.words(&error)).await?;
-                    changed(&mut versions).await;
+                    // Another host may have decided otherwise: then the trial is over, or another version on its way.
+                    let _ = tokio::time::timeout(TRY_AGAIN, changed(&mut versions)).await;
                 }
                 Err(error) => return Err(stage.cannot_start(&error)),
             }

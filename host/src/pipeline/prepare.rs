@@ -271,7 +271,14 @@ impl Inner {
             None => match self.load(pipeline, plan, previous, false).await {
                 Ok(fitted) => Version::new(fitted.checked.code, active.clone(), None, None),
                 Err(error) => {
-                    tracing::warn!(stage = active.stage, %error, "the version before cannot stand by");
+                    tracing::warn!(
+                        stage = active.stage,
+                        %error,
+                        "the version before does not fit any more and cannot stand by; the new one is believed"
+                    );
+                    if let Err(error) = self.services.registry.prove(&active.stage, active.epoch).await {
+                        tracing::debug!(stage = active.stage, %error, "that is not written down");
+                    }
                     return None;
                 }
             },

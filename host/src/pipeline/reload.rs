@@ -146,7 +146,7 @@ impl Runtime {
         let Some(running) = self.inner.labelled(&active.stage) else { return };
         let version = running.version();
         if active.epoch == version.active.epoch {
-            if active.state == Standing::Stable && version.trial().is_some() {
+            if active.state == Standing::Stable && version.active.state == Standing::Probation {
                 version.end_trial();
                 running.cell.proven(active.epoch);
             }

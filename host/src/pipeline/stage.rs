@@ -112,6 +112,7 @@ impl Stage {
             reason,
             "the new version failed its probation and was rolled back"
         );
+        self.cell.count_plugin("tidemill_stage_plugin_rollbacks_total");
         if active.digest == trial.elder.digest() {
             deciding.publish(Version::new(trial.elder.code(), active, None, None));
         }
@@ -196,6 +197,7 @@ impl Deciding<'_> {
             return;
         }
         self.stage.cell.wants(&version);
+        self.stage.cell.count_plugin("tidemill_stage_plugin_changes_total");
         self.stage.versions.send_replace(version);
     }
 }

@@ -176,6 +176,12 @@ impl StageCell {
         }
     }
 
+    /// Counts a change of version.
+    pub fn count_plugin(&self, name: &'static str) {
+        let labels = [("pipeline", self.pipeline.to_string()), ("stage", self.plan.name.to_string())];
+        metrics::counter!(name, &labels).increment(1);
+    }
+
     /// The version under this epoch has passed its probation.
     pub fn proven(&self, epoch: i64) {
         if let Some(deployment) = &mut lock(&self.wanted).deployment
