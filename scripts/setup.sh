@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins web browser cargo-deny. Without a step: all but the last two, which only
-# tests and lint need. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins web browser cargo-deny duckdb-cli. Without a step: all but the last three,
+# which only tests, lint and measurements need. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -191,6 +191,26 @@ step_cargo_deny() {
         quietly cargo install --locked --root "$(target_dir)/tools" "cargo-deny@$version" ||
             die "cargo-deny could not be installed" "run: cargo install --locked cargo-deny@$version"
         ln -sfn "$(target_dir)/tools/bin/cargo-deny" "$setup/bin/cargo-deny"
+    fi
+}
+
+# What queries are compared with. Measurements go on without it, so this step never fails.
+step_duckdb_cli() {
+    local wanted version
+    wanted=$(fingerprint scripts/requirements-duckdb.txt)
+    if is_done duckdb-cli "$wanted" && [ -x "$setup/bin/duckdb" ]; then
+        return
+    fi
+    mkdir -p "$setup/bin"
+    version=$(sed -n 's/^duckdb-cli==\([0-9.]*\).*/\1/p' scripts/requirements-duckdb.txt)
+    say "installing DuckDB's command line $version from PyPI"
+    if have python3 && quietly python3 -m pip install --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes --target "$setup/pip-duckdb" --upgrade -r scripts/requirements-duckdb.txt; then
+        chmod +x "$setup/pip-duckdb/duckdb_cli/duckdb"
+        ln -sfn ../pip-duckdb/duckdb_cli/duckdb "$setup/bin/duckdb"
+        mark_done duckdb-cli "$wanted"
+    else
+        say "not to be had from pip; to compare with it, set DUCKDB_CLI to a duckdb $version"
     fi
 }
 
