@@ -55,12 +55,11 @@ async fn append(log: Log, topic: Arc<Topic>, batch: Vec<tidemill::record::NewRec
 
 /// So that records which fit into one segment do not lie in two.
 async fn wait_for_a_fresh_segment(server: &Server, topic: &Topic) -> Result<()> {
-    let span = topic.segment.as_secs_f64();
-    let since: f64 = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) % $1)::float8")
-        .bind(span)
+    let left: f64 = sqlx::query_scalar("SELECT ($1::bigint - extract(epoch FROM clock_timestamp()) % $1::bigint)::float8")
+        .bind(topic.segment.as_secs().cast_signed())
         .fetch_one(&server.pool)
         .await?;
-    tokio::time::sleep(Duration::from_secs_f64(span - since)).await;
+    tokio::time::sleep(Duration::from_secs_f64(left)).await;
     Ok(())
 }
 
