@@ -36,7 +36,7 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
     let samples = samples.into_iter().next().context("nothing was archived")?;
     let each = |bytes: u64, records: u64| vec![bytes as f64 / records.max(1) as f64];
     let rate = Row::rate("archive", "one sealed segment to verified objects in a folder", &samples)
-        .noted(format!("{} records in {} segments, {} objects", report.records, report.segments, report.objects));
+        .noted(format!("{} records, {} objects", report.records, report.objects));
     let bar = Bar::new(
         "archive: records a second",
         Wanted::AtLeast(150_000.0),
