@@ -62,11 +62,12 @@ pub async fn create(server: &Server) -> Result<()> {
         .await?;
     // The hour that is and the next, made ahead as the article's sweeper does.
     for ahead in 0..2 {
+        let hour = |hours| format!("date_trunc('hour', now()) + interval '{hours} hours'");
+        let (from, to) = (hour(ahead), hour(ahead + 1));
         server
             .execute(format!(
                 "DO $$ BEGIN EXECUTE format('CREATE TABLE bench.topic_p_{ahead} PARTITION OF bench.topic
-                     FOR VALUES FROM (%L) TO (%L)', date_trunc('hour', now()) + interval '{ahead} hours',
-                                                    date_trunc('hour', now()) + interval '{ahead} hours 1 hour'); END $$"
+                     FOR VALUES FROM (%L) TO (%L)', {from}, {to}); END $$"
             ))
             .await?;
     }
