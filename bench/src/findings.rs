@@ -61,8 +61,10 @@ impl Row {
     /// Records a second, and what each took.
     pub fn rate(case: &'static str, variant: impl Into<String>, samples: &[Sample]) -> Self {
         let each = |of: fn(&Sample) -> Option<f64>, scale: f64| {
-            let values: Option<Vec<f64>> =
-                samples.iter().map(|sample| Some(of(sample)? * scale / sample.records.max(1) as f64)).collect();
+            let values: Option<Vec<f64>> = samples
+                .iter()
+                .map(|sample| Some(of(sample)? * scale / sample.records.max(1) as f64))
+                .collect();
             values.filter(|values| !values.is_empty()).map(|values| Spread::of(values).median)
         };
         Self {

@@ -84,11 +84,13 @@ pub fn load() -> f64 {
 
 fn commit() -> String {
     let git = |arguments: &[&str]| {
-        let ran = Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
+        let ran =
+            Command::new("git").args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
         ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
     format!("{commit}{}", if changed { "+" } else { "" })
 }
 
@@ -109,7 +111,9 @@ fn file_system(folder: &Path, mounts: &str) -> String {
         Some((fields.next()?, fields.next()?))
     });
     let above = fields.filter(|(place, _)| folder.starts_with(place));
-    above.max_by_key(|(place, _)| place.len()).map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
+    above
+        .max_by_key(|(place, _)| place.len())
+        .map_or_else(|| "unknown".to_owned(), |(_, kind)| kind.to_owned())
 }
 
 #[cfg(test)]

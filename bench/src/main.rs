@@ -94,7 +94,13 @@ async fn measure(server: &Server, scale: &Scale, cases: &[Case]) -> Result<Repor
     let mut rows = vec![disk_row(&syncs)];
     rows.append(&mut findings.rows);
     findings.rows = rows;
-    Ok(Report { machine, scale: scale.name, rounds: scale.rounds, took: started.elapsed().as_secs_f64(), findings })
+    Ok(Report {
+        machine,
+        scale: scale.name,
+        rounds: scale.rounds,
+        took: started.elapsed().as_secs_f64(),
+        findings,
+    })
 }
 
 fn disk_row(syncs: &[Sample]) -> Row {

@@ -64,7 +64,8 @@ mod tests {
         .await
         .unwrap();
         assert_eq!(order, ["a", "b", "c", "b", "c", "a"]);
-        let records: Vec<Vec<u64>> = samples.iter().map(|of| of.iter().map(|s| s.records).collect()).collect();
+        let records: Vec<Vec<u64>> =
+            samples.iter().map(|of| of.iter().map(|s| s.records).collect()).collect();
         assert_eq!(records, [[1, 6], [2, 4], [3, 5]]);
     }
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 #[test]
 fn every_case_runs_and_reports_what_it_measured() {
     let json = std::env::temp_dir().join(format!("tidemill-bench-{}.json", std::process::id()));
-    let ran = Command::new(env!("CARGO_BIN_EXE_tidemill-bench")).arg("--smoke").arg("--json").arg(&json).output();
+    let ran =
+        Command::new(env!("CARGO_BIN_EXE_tidemill-bench")).arg("--smoke").arg("--json").arg(&json).output();
     let ran = ran.expect("the program starts");
     let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{said}\n{complained}");
@@ -26,7 +27,8 @@ fn every_case_runs_and_reports_what_it_measured() {
     }
     let queries = variants.remove("query").unwrap();
     assert!(queries == 3 || queries == 5, "with the command line of DuckDB or without: {queries}");
-    let expected = [("append", 12), ("archive", 3), ("disk", 1), ("fetch", 3), ("partitions", 4), ("transform", 4)];
+    let expected =
+        [("append", 12), ("archive", 3), ("disk", 1), ("fetch", 3), ("partitions", 4), ("transform", 4)];
     assert_eq!(variants, expected.into());
 
     let rows = report["rows"].as_array().unwrap();

@@ -61,8 +61,10 @@ impl Arm {
             Way::TidemillKeyed => "Tidemill, with keys and times",
             Way::File => "the disk: write + fdatasync",
         };
-        let writers = if self.writers == 1 { "1 writer".to_owned() } else { format!("{} writers", self.writers) };
-        let partitions = if self.partitions > 1 { format!(", {} partitions", self.partitions) } else { String::new() };
+        let writers =
+            if self.writers == 1 { "1 writer".to_owned() } else { format!("{} writers", self.writers) };
+        let partitions =
+            if self.partitions > 1 { format!(", {} partitions", self.partitions) } else { String::new() };
         format!("{way}, batch {}, {writers}{partitions}", self.batch)
     }
 }
@@ -85,8 +87,16 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
         place.map(|place| values[place].as_slice()).context("a bar of a variant that was not measured")
     };
     for (writers, published, copy) in [
-        (1, "append, batch 1,000, 1 writer: to the published SQL", "append, batch 1,000, 1 writer: to COPY BINARY"),
-        (8, "append, batch 1,000, 8 writers: to the published SQL", "append, batch 1,000, 8 writers: to COPY BINARY"),
+        (
+            1,
+            "append, batch 1,000, 1 writer: to the published SQL",
+            "append, batch 1,000, 1 writer: to COPY BINARY",
+        ),
+        (
+            8,
+            "append, batch 1,000, 8 writers: to the published SQL",
+            "append, batch 1,000, 8 writers: to COPY BINARY",
+        ),
     ] {
         let ours = of(Way::Tidemill, writers)?;
         findings.bars.extend([
@@ -121,7 +131,8 @@ async fn measure(
         one(server, scale, arm).await.with_context(|| format!("{case}: {}", arm.name()))
     })
     .await?;
-    let rows: Vec<Row> = arms.iter().zip(&samples).map(|(arm, samples)| Row::rate(case, arm.name(), samples)).collect();
+    let rows: Vec<Row> =
+        arms.iter().zip(&samples).map(|(arm, samples)| Row::rate(case, arm.name(), samples)).collect();
     let values = rows.iter().map(|row| row.values.clone()).collect();
     Ok((Findings { rows, bars: Vec::new() }, values))
 }
@@ -232,10 +243,15 @@ impl Table {
 
     async fn count(&self, server: &Server) -> Result<u64> {
         let count: i64 = match self {
-            Self::Published => sqlx::query_scalar("SELECT count(*) FROM bench.topic").fetch_one(&server.pool).await?,
-            Self::Copied => sqlx::query_scalar("SELECT count(*) FROM bench.copied").fetch_one(&server.pool).await?,
+            Self::Published => {
+                sqlx::query_scalar("SELECT count(*) FROM bench.topic").fetch_one(&server.pool).await?
+            }
+            Self::Copied => {
+                sqlx::query_scalar("SELECT count(*) FROM bench.copied").fetch_one(&server.pool).await?
+            }
             Self::Topic(_, topic) => {
-                let sql = format!("SELECT coalesce(sum(cardinality(payloads)), 0)::bigint FROM log.{}", topic.name);
+                let sql =
+                    format!("SELECT coalesce(sum(cardinality(payloads)), 0)::bigint FROM log.{}", topic.name);
                 sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&server.pool).await?
             }
         };

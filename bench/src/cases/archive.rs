@@ -37,14 +37,16 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
     let each = |bytes: u64, records: u64| vec![bytes as f64 / records.max(1) as f64];
     let rate = Row::rate("archive", "one sealed segment to verified objects in a folder", &samples)
         .noted(format!("{} records, {} objects", report.records, report.objects));
-    let bar = Bar::new(
-        "archive: records a second",
-        Wanted::AtLeast(150_000.0),
-        rate.values.iter().copied(),
-    );
-    let hot_row = Row::plain("archive", "in Postgres: table, index and TOAST", Unit::BytesPerRecord, each(hot.bytes, hot.records))
-        .noted("appended by key and with times, 4,000 at a time");
-    let cold = Row::plain("archive", "in the bucket", Unit::BytesPerRecord, each(report.bytes, report.records));
+    let bar = Bar::new("archive: records a second", Wanted::AtLeast(150_000.0), rate.values.iter().copied());
+    let hot_row = Row::plain(
+        "archive",
+        "in Postgres: table, index and TOAST",
+        Unit::BytesPerRecord,
+        each(hot.bytes, hot.records),
+    )
+    .noted("appended by key and with times, 4,000 at a time");
+    let cold =
+        Row::plain("archive", "in the bucket", Unit::BytesPerRecord, each(report.bytes, report.records));
     let small = Bar::new("archive: bytes a record", Wanted::AtMost(6.0), cold.values.iter().copied());
     Ok(Findings { rows: vec![rate, hot_row, cold], bars: vec![bar, small] })
 }

@@ -15,8 +15,7 @@ use crate::rounds::interleaved;
 use crate::scale::Scale;
 use crate::server::Server;
 
-const SELECT: &str =
-    "SELECT c_offset, payload FROM bench.topic WHERE topic_id = $1 AND c_offset > $2 ORDER BY c_offset LIMIT 1000";
+const SELECT: &str = "SELECT c_offset, payload FROM bench.topic WHERE topic_id = $1 AND c_offset > $2 ORDER BY c_offset LIMIT 1000";
 
 const PAGE: usize = 1_000;
 

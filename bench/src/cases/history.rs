@@ -27,7 +27,10 @@ pub fn positions(name: &str, partitions: u32, segment: Duration) -> Result<Topic
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/aircraft.toml");
     let plan = tidemill::config::load(&[file])?;
     let topics = plan.pipelines.into_values().flat_map(|pipeline| pipeline.topics.into_values());
-    let topic = topics.into_iter().find(|topic| topic.name.as_str() == "positions").context("there are no positions")?;
+    let topic = topics
+        .into_iter()
+        .find(|topic| topic.name.as_str() == "positions")
+        .context("there are no positions")?;
     Ok(TopicPlan { name: TopicName::parse(name)?, partitions, segment, hot: None, ..topic })
 }
 
@@ -55,10 +58,12 @@ async fn append(log: Log, topic: Arc<Topic>, batch: Vec<tidemill::record::NewRec
 
 /// So that records which fit into one segment do not lie in two.
 async fn wait_for_a_fresh_segment(server: &Server, topic: &Topic) -> Result<()> {
-    let left: f64 = sqlx::query_scalar("SELECT ($1::bigint - extract(epoch FROM clock_timestamp()) % $1::bigint)::float8")
-        .bind(topic.segment.as_secs().cast_signed())
-        .fetch_one(&server.pool)
-        .await?;
+    let left: f64 = sqlx::query_scalar(
+        "SELECT ($1::bigint - extract(epoch FROM clock_timestamp()) % $1::bigint)::float8",
+    )
+    .bind(topic.segment.as_secs().cast_signed())
+    .fetch_one(&server.pool)
+    .await?;
     tokio::time::sleep(Duration::from_secs_f64(left)).await;
     Ok(())
 }
@@ -96,7 +101,13 @@ pub fn bucket(server: &Server, name: &str) -> Result<Bucket> {
 /// An archiver that has not begun.
 pub fn archiver(server: &Server, bucket: &Bucket) -> Result<Archiver> {
     let work = server.folder().join("archiver");
-    Ok(Archiver::new(server.log(), bucket.clone(), HostId("h-bench".into()), work, ArchiverOptions::default())?)
+    Ok(Archiver::new(
+        server.log(),
+        bucket.clone(),
+        HostId("h-bench".into()),
+        work,
+        ArchiverOptions::default(),
+    )?)
 }
 
 /// Archives all that is sealed.

@@ -43,7 +43,8 @@ struct Arm {
 
 pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
     let log = server.log();
-    let topic = log.create_topic(&history::positions(&server.topic_name(), PARTITIONS, scale.segment)?).await?;
+    let topic =
+        log.create_topic(&history::positions(&server.topic_name(), PARTITIONS, scale.segment)?).await?;
     history::append_and_seal(server, &topic, scale.queried).await?;
     let bucket = history::bucket(server, "query-bucket")?;
     let mut archiver = history::archiver(server, &bucket)?;
@@ -57,7 +58,10 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
         root: server.folder().join("query-bucket"),
         records: scale.queried as u64,
     };
-    let view = format!("SELECT kind, count(*) AS msgs, count(DISTINCT id) AS entities FROM {} GROUP BY kind", topic.name);
+    let view = format!(
+        "SELECT kind, count(*) AS msgs, count(DISTINCT id) AS entities FROM {} GROUP BY kind",
+        topic.name
+    );
     let arms = bench.arms(view);
     // Once to warm up, and to see that all say the same.
     let mut answers = BTreeSet::new();
@@ -122,8 +126,10 @@ impl Bench {
     }
 
     fn findings(&self, arms: &[Arm], samples: &[Vec<Sample>], files: &str) -> Findings {
-        let times: Vec<Vec<f64>> =
-            samples.iter().map(|samples| samples.iter().map(|sample| sample.seconds * 1e3).collect()).collect();
+        let times: Vec<Vec<f64>> = samples
+            .iter()
+            .map(|samples| samples.iter().map(|sample| sample.seconds * 1e3).collect())
+            .collect();
         let mut rows: Vec<Row> = arms
             .iter()
             .zip(&times)

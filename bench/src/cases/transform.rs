@@ -56,9 +56,14 @@ pub async fn run(scale: &Scale) -> Result<Findings> {
     let emitted = async |bench: &mut Bench, arm| Ok::<_, anyhow::Error>(bench.run(arm, BATCHES).await?.1);
     for pair in ARMS.chunks(2) {
         let (component, native) = (emitted(&mut bench, pair[0]).await?, emitted(&mut bench, pair[1]).await?);
-        ensure!(component == native, "{:?}: {component} emissions of the component, {native} natively", pair[0].0);
+        ensure!(
+            component == native,
+            "{:?}: {component} emissions of the component, {native} natively",
+            pair[0].0
+        );
     }
-    let samples = interleaved(&ARMS, scale.rounds, async |arm| Ok(bench.run(*arm, scale.transformed).await?.0)).await?;
+    let samples =
+        interleaved(&ARMS, scale.rounds, async |arm| Ok(bench.run(*arm, scale.transformed).await?.0)).await?;
     let row = |((function, how), samples): (&(Function, How), &Vec<Sample>)| {
         let function = match function {
             Function::Identity => "identity",
@@ -89,8 +94,12 @@ impl Bench {
     /// The sample, and how many records came out.
     async fn run(&mut self, (function, how): (Function, How), batches: usize) -> Result<(Sample, usize)> {
         match (function, how) {
-            (Function::Identity, How::Component) => through(&mut self.identity, &self.messages, batches).await,
-            (Function::FlightWatch, How::Component) => through(&mut self.flight_watch, &self.messages, batches).await,
+            (Function::Identity, How::Component) => {
+                through(&mut self.identity, &self.messages, batches).await
+            }
+            (Function::FlightWatch, How::Component) => {
+                through(&mut self.flight_watch, &self.messages, batches).await
+            }
             (Function::Identity, How::Native) => {
                 natively(Identity::new(NoConfig {}).map_err(|error| anyhow!(error))?, &self.native, batches)
             }
@@ -102,7 +111,11 @@ impl Bench {
     }
 }
 
-async fn through(instance: &mut Instance, messages: &[Arc<Vec<Message>>], batches: usize) -> Result<(Sample, usize)> {
+async fn through(
+    instance: &mut Instance,
+    messages: &[Arc<Vec<Message>>],
+    batches: usize,
+) -> Result<(Sample, usize)> {
     let (mut took, mut emitted) = (Duration::ZERO, 0);
     for batch in messages.iter().cycle().take(batches) {
         let started = Instant::now();
@@ -133,7 +146,8 @@ fn natively<T: Transform>(
 
 async fn component(name: &str) -> Result<Instance> {
     let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
-    let bytes = std::fs::read(&file).with_context(|| format!("{}; `make plugins` builds it", file.display()))?;
+    let bytes =
+        std::fs::read(&file).with_context(|| format!("{}; `make plugins` builds it", file.display()))?;
     let plugin = PluginEngine::new(EngineOptions::default())?.load(bytes, PluginKind::Transform).await?;
     Ok(plugin.instantiate("bench", &json!({}), &Limits::default()).await?)
 }

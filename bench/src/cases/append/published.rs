@@ -38,7 +38,8 @@ impl Published {
 
     /// One transaction; how many messages.
     pub async fn write(&mut self) -> Result<u64> {
-        let batch: Vec<&[u8]> = self.batches[self.turn % self.batches.len()].iter().map(Bytes::as_ref).collect();
+        let batch: Vec<&[u8]> =
+            self.batches[self.turn % self.batches.len()].iter().map(Bytes::as_ref).collect();
         self.turn += 1;
         let inserted = sqlx::query(APPEND).bind(&batch).bind(TOPIC).execute(&mut self.connection).await?;
         ensure!(inserted.rows_affected() == batch.len() as u64, "{} rows", inserted.rows_affected());

@@ -21,7 +21,13 @@ pub struct Appends {
 }
 
 impl Appends {
-    pub fn new(log: &Log, topic: &Arc<Topic>, partition: Partition, batch: usize, keyed: bool) -> Result<Self> {
+    pub fn new(
+        log: &Log,
+        topic: &Arc<Topic>,
+        partition: Partition,
+        batch: usize,
+        keyed: bool,
+    ) -> Result<Self> {
         let mut feed = Feed::new()?;
         let batches = (0..BATCHES).map(|_| if keyed { feed.take(batch) } else { feed.payloads(batch) });
         Ok(Self {
