@@ -206,7 +206,7 @@ step_duckdb_cli() {
         ln -sfn ../pip-duckdb/duckdb_cli/duckdb "$setup/bin/duckdb"
         mark_done duckdb-cli "$wanted"
     else
-        say "not to be had; the tests that ask DuckDB itself will say that they are skipped"
+        say "not to be had from pip; what compares with DuckDB itself will say that it is skipped"
     fi
 }
 
