@@ -190,13 +190,9 @@ impl<'a> Task<'a> {
     /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
     fn context(&mut self, batch: &[Record]) -> Context {
         let last = batch.last().map_or(self.offset, |record| record.offset);
-        let (group, topic) = (self.lease.group.as_str().as_bytes(), self.topic.name.as_str().as_bytes());
-        let (partition, first) = (self.lease.partition.to_be_bytes(), self.offset.to_be_bytes());
-        let mut context = Context {
-            now: self.intake.appended_at(last),
-            seed: Seed::of(&[group, topic, &partition, &first]),
-            state: None,
-        };
+        let (group, topic) = (self.lease.group.as_str(), self.topic.name.as_str());
+        let seed = Seed::of_batch(group, topic, self.lease.partition, self.offset);
+        let mut context = Context { now: self.intake.appended_at(last), seed, state: None };
         if let Some(state) = &mut self.state {
             state.begin(&mut context);
         }

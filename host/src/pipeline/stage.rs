@@ -76,9 +76,10 @@ impl Stage {
     pub async fn instantiate(&self) -> Result<Instance, StageError> {
         self.plugin.instantiate(&self.label(), &self.plan.config.reveal(), &self.limits()).await.map_err(
             |error| match error {
-                CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
-                    StageError::Fatal(self.words(&error))
-                }
+                CallError::Configure(_)
+                | CallError::Fatal(_)
+                | CallError::BadDescriptor { .. }
+                | CallError::NotGranted { .. } => StageError::Fatal(self.words(&error)),
                 error => StageError::Again(self.words(&error)),
             },
         )

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::state::Session;
-use crate::ids::Micros;
+use crate::ids::{Micros, Offset, Partition};
 
 /// What a call gets beside its batch. The default is no state, the time zero and one fixed seed.
 #[derive(Clone, Default)]
@@ -27,6 +27,11 @@ pub struct Context {
 pub struct Seed([u8; 32]);
 
 impl Seed {
+    /// The seed of a batch: the same whenever the batch is run, whoever runs it.
+    pub fn of_batch(group: &str, topic: &str, partition: Partition, first: Offset) -> Self {
+        Self::of(&[group.as_bytes(), topic.as_bytes(), &partition.to_be_bytes(), &first.to_be_bytes()])
+    }
+
     /// A seed that differs when any of the parts does.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
