@@ -79,7 +79,7 @@ impl TaskState {
     /// What the last call wrote, for its commit.
     pub async fn take(&mut self) -> Option<StateChanges> {
         let writes = self.session.take()?.take().await?;
-        Some(StateChanges { id: self.id, writes, stored: Mutex::default() })
+        Some(StateChanges { id: self.id, writes: Box::new(writes), stored: Mutex::default() })
     }
 }
 
@@ -87,9 +87,9 @@ impl TaskState {
 #[derive(Debug)]
 pub struct StateChanges {
     id: SpaceId,
-    writes: Writes,
+    writes: Box<Writes>,
     /// What the last try to store it led to.
-    stored: Mutex<Option<Outcome>>,
+    stored: Mutex<Option<Box<Outcome>>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ struct Outcome {
 impl StateChanges {
     /// Writes everything inside the transaction that has moved the group's offset, and sweeps some of what has expired.
     pub async fn store_in(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let Writes { puts, deletes, now, space, used } = &self.writes;
+        let Writes { puts, deletes, now, space, used } = &*self.writes;
         if !puts.is_empty() {
             let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
             let values: Vec<&[u8]> = puts.iter().map(|(_, stored)| &stored.value[..]).collect();
@@ -140,7 +140,7 @@ impl StateChanges {
         .bind(outcome.used as i64)
         .execute(connection)
         .await?;
-        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(outcome));
         Ok(())
     }
 
@@ -172,7 +172,8 @@ impl StateChanges {
     /// The transaction of the last [`StateChanges::store_in`] is known to be committed.
     pub fn committed(&self) {
         let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Outcome { used, swept }) = stored {
+        if let Some(outcome) = stored {
+            let Outcome { used, swept } = *outcome;
             self.writes.space.committed(&self.writes, used, swept);
         }
     }

@@ -270,11 +270,8 @@ impl<'a> Task<'a> {
     fn context(&mut self, batch: &[Record]) -> Context {
         let last = batch.last().map_or(self.offset, |record| record.offset);
         let (group, topic) = (self.lease.group.as_str(), self.topic.name.as_str());
-        let mut context = Context {
-            now: self.intake.appended_at(last),
-            seed: Seed::of_batch(group, topic, self.lease.partition, self.offset),
-            state: None,
-        };
+        let seed = Seed::of_batch(group, topic, self.lease.partition, self.offset);
+        let mut context = Context { now: self.intake.appended_at(last), seed, state: None };
         if let Some(state) = &mut self.state {
             state.begin(&mut context);
         }

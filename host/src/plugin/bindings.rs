@@ -24,7 +24,7 @@ pub mod shared {
             }
         ",
         imports: {
-            "tidemill:plugin/http": async,
+            "tidemill:plugin/http": async | trappable,
             "tidemill:plugin/state": async,
             "tidemill:plugin/random": trappable,
         },

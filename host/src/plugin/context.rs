@@ -27,6 +27,11 @@ pub struct Context {
 pub struct Seed([u8; 32]);
 
 impl Seed {
+    /// The seed of a batch: the same whenever the batch is run, whoever runs it.
+    pub fn of_batch(group: &str, topic: &str, partition: Partition, first: Offset) -> Self {
+        Self::of(&[group.as_bytes(), topic.as_bytes(), &partition.to_be_bytes(), &first.to_be_bytes()])
+    }
+
     /// A seed that differs when any of the parts does.
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();

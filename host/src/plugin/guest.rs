@@ -18,6 +18,7 @@ use super::bindings::shared::Shared;
 use super::bindings::shared::tidemill::plugin::{log, state, types};
 use super::context::{Chance, Context, Seed, Ticker};
 use super::grants::{Grant, Grants, needed_for};
+use super::http::HttpClient;
 use super::limits::{Ledger, Limits};
 use super::log::{GuestLog, GuestStream};
 use super::state::Session;
@@ -182,6 +183,11 @@ impl Guest {
     pub(super) fn state(&self) -> Result<Arc<Session>, state::Error> {
         let session = self.context.state.as_ref().filter(|_| self.grants.has(Grant::State));
         session.cloned().ok_or_else(|| state::Error::Unavailable("there is no state in this call".to_owned()))
+    }
+
+    /// The client, if it is granted and the guest works: nobody is asked while it is only looked at.
+    pub(super) fn http(&self) -> Option<HttpClient> {
+        self.grants.http().filter(|_| self.working).cloned()
     }
 
     /// A guest that asks WASI for what is not granted gets a constant. That may be its toolchain's doing; should its author

@@ -6,6 +6,9 @@ use super::grants::Grant;
 use super::guest::Guest;
 use super::wasi::MAX_RANDOM_BYTES;
 
+/// The most that `http.requests` can be set to.
+const MAX_REQUESTS: usize = 10_000;
+
 impl clock::Host for Guest {
     fn now(&mut self) -> i64 {
         self.now()
@@ -48,20 +51,26 @@ impl state::Host for Guest {
     }
 }
 
+type Answer = Result<http::Response, http::Error>;
+
 impl http::Host for Guest {
-    async fn send(&mut self, request: http::Request) -> Result<http::Response, http::Error> {
+    async fn send(&mut self, request: http::Request) -> wasmtime::Result<Answer> {
         let answers = self.exchange(vec![request]).await;
-        answers.into_iter().next().unwrap_or(Err(http::Error::Timeout))
+        Ok(answers.into_iter().next().unwrap_or(Err(http::Error::Timeout)))
     }
 
-    async fn send_many(&mut self, requests: Vec<http::Request>) -> Vec<Result<http::Response, http::Error>> {
-        self.exchange(requests).await
+    async fn send_many(&mut self, requests: Vec<http::Request>) -> wasmtime::Result<Vec<Answer>> {
+        // Far more than any stage may send: the answers alone would fill the host's memory.
+        if requests.len() > MAX_REQUESTS {
+            wasmtime::bail!("{} requests at once, allowed are {MAX_REQUESTS}", requests.len());
+        }
+        Ok(self.exchange(requests).await)
     }
 }
 
 impl Guest {
-    async fn exchange(&mut self, requests: Vec<http::Request>) -> Vec<Result<http::Response, http::Error>> {
-        let Some(client) = self.grants.http().cloned() else {
+    async fn exchange(&mut self, requests: Vec<http::Request>) -> Vec<Answer> {
+        let Some(client) = self.http() else {
             let refused = || http::Error::Denied("there is no network in this call".to_owned());
             return requests.iter().map(|_| Err(refused())).collect();
         };

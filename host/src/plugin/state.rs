@@ -87,16 +87,22 @@ impl Range {
     }
 }
 
+/// Entries by key, in the order of the keys.
+pub type Entries = Vec<(Vec<u8>, Stored)>;
+
+/// A read under way.
+pub type Reading<'a, T> = BoxFuture<'a, Result<T, ReadError>>;
+
 /// Where committed entries are. Expired ones are returned as well: they take room until they are swept.
 pub trait Committed: Send + Sync {
     /// One for each key.
-    fn load(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<Stored>>, ReadError>>;
+    fn load(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<Stored>>>;
 
     /// Lengths of the values.
-    fn lengths(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<usize>>, ReadError>>;
+    fn lengths(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<usize>>>;
 
     /// The first `limit` entries of a range. Fewer mean that there are no more.
-    fn scan(&self, range: Range, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, ReadError>>;
+    fn scan(&self, range: Range, limit: usize) -> Reading<'_, Entries>;
 }
 
 /// Bounds of a space and of the calls that write to it.

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use futures::future::BoxFuture;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::SpaceId;
-use crate::plugin::state::{Committed, READ_BYTES, Range, ReadError, Stored};
+use crate::plugin::state::{Committed, Entries, READ_BYTES, Range, ReadError, Reading, Stored};
 
 pub(super) struct Source {
     pool: PgPool,
@@ -27,7 +26,7 @@ impl Source {
     fn run<T: Send + 'static>(
         &self,
         read: impl Future<Output = Result<T, ReadError>> + Send + 'static,
-    ) -> BoxFuture<'_, Result<T, ReadError>> {
+    ) -> Reading<'_, T> {
         let task = AbortOnDropHandle::new(self.io.spawn(read));
         Box::pin(
             async move { task.await.unwrap_or_else(|error| Err(ReadError::Unavailable(error.to_string()))) },
@@ -48,7 +47,7 @@ fn entry(row: &PgRow) -> Result<(Vec<u8>, Stored), sqlx::Error> {
 }
 
 impl Committed for Source {
-    fn load(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<Stored>>, ReadError>> {
+    fn load(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<Stored>>> {
         let (pool, id) = (self.pool.clone(), self.id);
         self.run(async move {
             let mut rows = sqlx::query(
@@ -72,7 +71,7 @@ impl Committed for Source {
         })
     }
 
-    fn lengths(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<usize>>, ReadError>> {
+    fn lengths(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<usize>>> {
         let (pool, id) = (self.pool.clone(), self.id);
         self.run(async move {
             let rows: Vec<(Vec<u8>, i32)> = sqlx::query_as(
@@ -87,7 +86,7 @@ impl Committed for Source {
         })
     }
 
-    fn scan(&self, range: Range, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, ReadError>> {
+    fn scan(&self, range: Range, limit: usize) -> Reading<'_, Entries> {
         let (pool, id) = (self.pool.clone(), self.id);
         self.run(async move {
             let mut rows = sqlx::query(

@@ -211,14 +211,19 @@ async fn a_web_hook_gets_everything_through_failures_and_kills_and_can_tell_what
         number(&pool, "SELECT coalesce(sum(lag), 0)::bigint FROM tidemill.lag").await == 0
     })
     .await;
-    let hook = lock(&state);
-    assert!(hook.authorized, "the stage's secret was not sent");
-    let numbers: Vec<i64> = hook.lines.values().filter_map(|(_, payload)| payload["n"].as_i64()).collect();
-    let mut sorted = numbers.clone();
-    sorted.sort_unstable();
-    assert_eq!(sorted, (0..sent).collect::<Vec<_>>(), "orders lost, or not under one offset each");
-    assert!(hook.lines.values().any(|(times, _)| *times > 1), "no answer was lost after its work was done");
-    drop(hook);
+    {
+        let hook = lock(&state);
+        assert!(hook.authorized, "the stage's secret was not sent");
+        let numbers: Vec<i64> =
+            hook.lines.values().filter_map(|(_, payload)| payload["n"].as_i64()).collect();
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..sent).collect::<Vec<_>>(), "orders lost, or not under one offset each");
+        assert!(
+            hook.lines.values().any(|(times, _)| *times > 1),
+            "no answer was lost after its work was done"
+        );
+    }
     let dead: Vec<(String, String, Vec<u8>)> =
         sqlx::query_as("SELECT kind, error, payload FROM tidemill.dead_letters")
             .fetch_all(&pool)

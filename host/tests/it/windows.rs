@@ -1,4 +1,4 @@
-//! State under fire: windows counted by a plugin, while hosts are killed, against the same counts in SQL.
+//! State, time and chance under fire: windows counted by a plugin, while hosts are killed, against the same counts in SQL.
 
 use std::time::Duration;
 
@@ -155,4 +155,47 @@ async fn a_group_starts_again_with_its_state_cleared_and_makes_the_same_windows(
     )
     .await;
     assert_eq!(odd, 0, "windows that came out different the second time");
+}
+
+#[tokio::test]
+async fn a_second_run_of_the_same_messages_sees_the_same_time_and_chance() {
+    let folder = scratch();
+    let text = "[pipeline]\nname = \"again\"\n[topics.tries]\npartitions = 1\n[topics.results]\npartitions = 1\n\
+                [transforms.reach]\nplugin = \"test-reach\"\nfrom = \"tries\"\nto = \"results\"\nbatch = { records = 1 }\n\
+                grants = [\"clock\", \"http\", \"metrics\", \"random\", \"state\"]\nhttp = { allow = [\"https://example.com\"] }\n";
+    let file = folder.path().join("again.toml");
+    std::fs::write(&file, text).expect("written");
+    let mut host = Host::start(&folder.path().join("data"), &[&file.display().to_string()]);
+    let pool = host.pool().await;
+    for attempt in ["clock", "wall", "random", "random", "clock"] {
+        sqlx::query("SELECT tidemill.append('tries', $1)")
+            .bind(format!("{{\"try\":\"{attempt}\"}}"))
+            .execute(&pool)
+            .await
+            .expect("appended");
+    }
+    caught_up(&pool).await;
+    host.kill();
+    host.restart();
+    let sought = host.cli(&["group", "seek", "reach", "tries", "earliest"]);
+    assert!(sought.status.success(), "{}", stderr(&sought));
+    eventually("all is run again", PATIENCE, || async {
+        number(&pool, "SELECT count(*) FROM topics.results").await == 10
+    })
+    .await;
+    let results: Vec<String> =
+        sqlx::query_scalar("SELECT convert_from(payload, 'UTF8') FROM topics.results ORDER BY c_offset")
+            .fetch_all(&pool)
+            .await
+            .expect("results can be read");
+    assert_eq!(results[..5], results[5..], "the second run saw something else");
+    assert_ne!(results[2], results[3], "two batches drew the same numbers");
+    let appended: Vec<i64> =
+        sqlx::query_scalar("SELECT tidemill.micros(appended_at) FROM topics.tries ORDER BY c_offset")
+            .fetch_all(&pool)
+            .await
+            .expect("the log can be read");
+    for (at, index) in [(appended[0], 0), (appended[1], 1), (appended[4], 4)] {
+        assert_eq!(results[index], format!("ok: {at}"), "the time is that of the append");
+    }
 }

@@ -25,12 +25,15 @@ fn response(status: u16, headers: &[(&str, &str)]) -> Response {
     Response { status, headers: headers.iter().map(header).collect(), body: b"because".to_vec() }
 }
 
-/// Delivers offsets 10.. and returns what was sent, as key and body.
+/// What came of a delivery, and what was sent, as key and body.
+type Delivered = (Result<Vec<Refused>, Failure>, Vec<(String, String)>);
+
+/// Delivers offsets 10.. in one batch.
 fn deliver(
     payloads: &[&str],
     on_client_error: OnClientError,
     mut hook: impl FnMut(&Request) -> Result<Response, Error> + 'static,
-) -> (Result<Vec<Refused>, Failure>, Vec<(String, String)>) {
+) -> Delivered {
     let sent = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&sent);
     answer_with(move |request| {

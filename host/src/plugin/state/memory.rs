@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::{BoxFuture, ready};
+use futures::future::ready;
 
-use super::{Committed, Range, ReadError, Space, StateLimits, Stored, Writes, weight};
+use super::{Committed, Entries, Range, Reading, Space, StateLimits, Stored, Writes, weight};
 
 /// Entries in memory. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -49,19 +49,19 @@ impl Memory {
 }
 
 impl Committed for Memory {
-    fn load(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<Stored>>, ReadError>> {
+    fn load(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<Stored>>> {
         let entries = self.lock();
         let found = keys.iter().map(|key| entries.get(key).cloned()).collect();
         Box::pin(ready(Ok(found)))
     }
 
-    fn lengths(&self, keys: Vec<Vec<u8>>) -> BoxFuture<'_, Result<Vec<Option<usize>>, ReadError>> {
+    fn lengths(&self, keys: Vec<Vec<u8>>) -> Reading<'_, Vec<Option<usize>>> {
         let entries = self.lock();
         let found = keys.iter().map(|key| entries.get(key).map(|stored| stored.value.len())).collect();
         Box::pin(ready(Ok(found)))
     }
 
-    fn scan(&self, range: Range, limit: usize) -> BoxFuture<'_, Result<Vec<(Vec<u8>, Stored)>, ReadError>> {
+    fn scan(&self, range: Range, limit: usize) -> Reading<'_, Entries> {
         let entries = self.lock();
         let within =
             entries.range(range.prefix.clone()..).take_while(|(key, _)| key.starts_with(&range.prefix));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 
-use super::{KEY_BYTES, READ_BYTES, READ_KEYS, Range, ReadError, Space, Stored, weight};
+use super::{Entries, KEY_BYTES, READ_BYTES, READ_KEYS, Range, ReadError, Space, Stored, weight};
 use crate::ids::Micros;
 use crate::plugin::bindings::shared::tidemill::plugin::state::{Entry, Error, Write};
 
@@ -46,7 +46,7 @@ pub struct Writes {
     /// The time of the call, by which entries expire.
     pub now: Micros,
     /// In the order of their keys.
-    pub puts: Vec<(Vec<u8>, Stored)>,
+    pub puts: Entries,
     /// In their order.
     pub deletes: Vec<Vec<u8>>,
     /// What the space counts with them, before anything is swept.
@@ -293,7 +293,7 @@ impl Session {
         Ok(sum)
     }
 
-    async fn read(&self, range: Range, limit: usize) -> Result<Vec<(Vec<u8>, Stored)>, ReadError> {
+    async fn read(&self, range: Range, limit: usize) -> Result<Entries, ReadError> {
         let generation = self.space.lock().generation;
         let entries = self.space.source.scan(range, limit).await?;
         let mut inner = self.space.lock();

@@ -95,7 +95,9 @@ fn names(table: &[(&str, &[&[&str]])]) -> (Lookup, Arc<AtomicU32>) {
 async fn with_http(plan: HttpPlan, lookup: Lookup) -> Instance {
     let client = HttpClient::new(plan, lookup, tokio::runtime::Handle::current()).unwrap();
     let limits = Limits { deadline: Duration::from_secs(20), ..Limits::default() };
-    reach(Grants::new(ALL, Some(client)), &limits).await
+    let mut instance = reach(Grants::new(ALL, Some(client)), &limits).await;
+    instance.set_context(Context::default());
+    instance
 }
 
 #[tokio::test]
@@ -150,8 +152,14 @@ async fn without_a_context_there_is_no_state_and_no_network() {
     let mut instance = reach(Grants::new(ALL, None), &Limits::default()).await;
     let get = attempt(&mut instance, json!({"try": "get", "key": "k"})).await;
     assert!(get.contains("there is no state in this call"), "{get}");
-    let fetch = attempt(&mut instance, json!({"try": "fetch", "url": "http://127.0.0.1/"})).await;
+    let target = Target::start(secret).await;
+    let url = format!("http://127.0.0.1:{}", target.port());
+    let plan = allowing(std::slice::from_ref(&url));
+    let client = HttpClient::new(plan, names(&[]).0, tokio::runtime::Handle::current()).unwrap();
+    let mut instance = reach(Grants::new(ALL, Some(client)), &Limits::default()).await;
+    let fetch = attempt(&mut instance, json!({"try": "fetch", "url": url})).await;
     assert!(fetch.contains("there is no network in this call"), "{fetch}");
+    assert_eq!(target.reached(), 0);
 }
 
 /// Ways to write, hide or resolve an address of this machine, or of its network, in a URL that no origin covers.
@@ -370,6 +378,7 @@ async fn a_slow_server_is_a_timeout_to_the_guest_before_its_deadline_ends_it() {
     );
     let limits = Limits { deadline: Duration::from_millis(1_500), ..Limits::default() };
     let mut instance = reach(Grants::new(ALL, Some(client.unwrap())), &limits).await;
+    instance.set_context(Context::default());
     let result = attempt(&mut instance, json!({"try": "fetch", "url": origin})).await;
     assert_eq!(result, "refused: Error::Timeout");
     assert!(!instance.poisoned());
@@ -427,6 +436,22 @@ async fn state_is_of_the_call_and_of_what_was_committed() {
     let mut instance = reach(Grants::new(ALL, None), &Limits::default()).await;
     instance.set_context(context(1, "", Some(space.session(1))));
     assert_eq!(attempt(&mut instance, json!({"try": "scan", "prefix": ""})).await, "ok: a,c");
+}
+
+#[tokio::test]
+async fn imports_of_the_right_name_and_another_type_are_refused() {
+    let hostile = super::hostile::Hostile {
+        import: "(import \"tidemill:plugin/clock@0.1.0\" (instance (export \"now\" (func (result string)))))",
+        ..super::hostile::Hostile::default()
+    };
+    let error = engine().load(hostile.bytes(), PluginKind::Transform).await.unwrap_err().to_string();
+    assert!(error.contains("does not match world tidemill:plugin/transform@0.1.0"), "{error}");
+    let later = super::hostile::Hostile {
+        import: "(import \"tidemill:plugin/clock@0.2.0\" (instance (export \"now\" (func (result s64)))))",
+        ..super::hostile::Hostile::default()
+    };
+    let error = engine().load(later.bytes(), PluginKind::Transform).await.unwrap_err().to_string();
+    assert!(error.contains("does not offer: tidemill:plugin/clock@0.2.0"), "{error}");
 }
 
 #[tokio::test]
