@@ -176,9 +176,10 @@ impl Stage {
     /// Why a task of the stage ends that gets no instance.
     pub fn cannot_start(&self, error: &CallError) -> StageError {
         match error {
-            CallError::Configure(_) | CallError::Fatal(_) | CallError::BadDescriptor { .. } => {
-                StageError::Fatal(self.words(error))
-            }
+            CallError::Configure(_)
+            | CallError::Fatal(_)
+            | CallError::BadDescriptor { .. }
+            | CallError::NotGranted { .. } => StageError::Fatal(self.words(error)),
             error => StageError::Again(self.words(error)),
         }
     }

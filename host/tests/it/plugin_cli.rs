@@ -188,7 +188,11 @@ fn inspect_says_which_grants_a_component_needs_and_how_to_write_them() {
     std::fs::write(folder.path().join("note.wasm"), "hello").expect("a file can be written");
     let output = run(folder.path(), &["inspect", "note.wasm"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("this is a text file, not a WebAssembly component"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("this is a text file, not a WebAssembly component"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -196,7 +200,8 @@ fn a_grant_that_is_missing_is_named_with_its_flag() {
     let folder = scratch();
     std::fs::write(folder.path().join("in"), "{\"kind\":\"a\"}\n").expect("records can be written");
     let component = built("window-counts");
-    let arguments = ["test", &component, "--records", "in", "--config", "{\"field\":\"kind\",\"window_s\":1}"];
+    let arguments =
+        ["test", &component, "--records", "in", "--config", "{\"field\":\"kind\",\"window_s\":1}"];
     let output = run(folder.path(), &arguments);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("imports state; add --grant state"), "{}", stderr(&output));
@@ -218,17 +223,32 @@ fn a_trap_is_told_with_the_message_at_fault() {
     assert_eq!(failed.len(), 1, "{told:?}");
     assert_eq!(failed[0]["input"], 1);
     let summary = &told.last().expect("a summary")["summary"];
-    assert_eq!((&summary["records"], &summary["emissions"]["default"], &summary["failed"]), (&3.into(), &2.into(), &1.into()));
+    assert_eq!(
+        (&summary["records"], &summary["emissions"]["default"], &summary["failed"]),
+        (&3.into(), &2.into(), &1.into())
+    );
     assert!(summary["memory"].as_u64().is_some_and(|memory| memory > 0), "{summary}");
 }
 
 #[test]
 fn a_materializer_shows_the_rows_that_are_left() {
     let folder = scratch();
-    let reports = good(&root(), &[
-        "test", &built("aircraft-generator"), "--at", "2026-01-01T00:00:00Z", "--polls", "3", "--batch", "10",
-        "--config", "{\"aircraft\":5,\"rate\":5}", "--json",
-    ]);
+    let reports = good(
+        &root(),
+        &[
+            "test",
+            &built("aircraft-generator"),
+            "--at",
+            "2026-01-01T00:00:00Z",
+            "--polls",
+            "3",
+            "--batch",
+            "10",
+            "--config",
+            "{\"aircraft\":5,\"rate\":5}",
+            "--json",
+        ],
+    );
     let payloads: Vec<String> = lines(&reports)
         .iter()
         .filter_map(|line| line["emission"]["text"].as_str().map(|text| format!("{text}\n")))
@@ -246,7 +266,8 @@ fn two_versions_are_compared_on_the_same_records() {
     std::fs::write(folder.path().join("in"), "one\nbad\nthree\n").expect("records can be written");
     let (a, b) = (built("test-misbehave"), built("test-identity"));
     let config = ["--config", "{\"fault\":\"none\"}"];
-    let same = good(folder.path(), &[["test", &a, "--records", "in", "--against", &a].as_slice(), &config].concat());
+    let same =
+        good(folder.path(), &[["test", &a, "--records", "in", "--against", &a].as_slice(), &config].concat());
     assert!(same.contains("3 records: the answers are the same\n"), "{same}");
 
     // Both take an empty config; the identity passes what the watch refuses.
@@ -289,7 +310,8 @@ async fn stored_records_run_again_as_they_ran_in_the_host() {
     let component = built("test-reach");
     let arguments = |group: &'static str| {
         let mut arguments = vec!["run", "--topic", "asked", "--partition", "0", "--from", "0", "--max", "3"];
-        arguments.extend(["--plugin", &component, "--group", group, "--batch", "1", "--json", "--url", &host.url]);
+        arguments
+            .extend(["--plugin", &component, "--group", group, "--batch", "1", "--json", "--url", &host.url]);
         for grant in ["clock", "http", "metrics", "random", "state"] {
             arguments.extend(["--grant", grant]);
         }
@@ -302,10 +324,22 @@ async fn stored_records_run_again_as_they_ran_in_the_host() {
     let other = lines(&good(folder.path(), &arguments("other")));
     assert_ne!(again[0], other[0], "another group draws other numbers");
 
-    let output = run(folder.path(), &[
-        "run", "--topic", "asked", "--partition", "0", "--from", "3", "--plugin", &built("test-identity"), "--url",
-        &host.url,
-    ]);
+    let output = run(
+        folder.path(),
+        &[
+            "run",
+            "--topic",
+            "asked",
+            "--partition",
+            "0",
+            "--from",
+            "3",
+            "--plugin",
+            &built("test-identity"),
+            "--url",
+            &host.url,
+        ],
+    );
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("there is nothing yet at offset 3 of asked"), "{}", stderr(&output));
 }
