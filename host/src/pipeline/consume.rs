@@ -7,6 +7,8 @@
 //! A new version is taken over between two batches. While it is on probation none of this is held against the messages:
 //! at its first failure the version before takes the same batch, and what it refuses the version before is asked about.
 
+mod call;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,33 +17,26 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::commit::{Step, commit};
 use super::current::{Current, is_of_the_host};
-use super::effects::{self, DeadKind, DeadLetter, Effects, Verdict, judge};
+use super::effects::{DeadKind, DeadLetter, Effects};
 use super::intake::Intake;
 use super::stage::{Stage, StageError, state_limits};
 use super::status::State;
 use super::version::{Trial, Version};
-use crate::config::plan::{Cold, OnError, StageKind};
+use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{CallError, Context, Grant, Header as PluginHeader, Instance, Message, Seed, Token};
+use crate::plugin::{CallError, Context, Grant, Instance, Seed};
 use crate::record::Record;
 use crate::replay::ReplayError;
 use crate::state::TaskState;
+use call::{Answer, ask, messages};
 
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a task asks for a partition that another host holds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What a plugin made of a batch.
-enum Answer {
-    /// These effects, with these messages (index, reason) refused.
-    Done(Effects, Vec<(usize, String)>),
-    /// The message at the index is to come again.
-    Redeliver { index: usize, after: Option<Duration> },
-}
 
 /// Runs one partition until the token is cancelled or something ends it.
 pub async fn run(
@@ -158,11 +153,11 @@ impl<'a> Task<'a> {
             match answer {
                 Ok(Answer::Done(effects, refused)) => match self.current.trial() {
                     Some(trial) if !refused.is_empty() => {
-                        self.ask_elder(&trial, &batch, effects, refused, token).await?;
+                        self.ask_elder(&trial, &batch, *effects, refused, token).await?;
                     }
                     _ => {
                         let version = self.current.version().clone();
-                        self.finish(&version, &batch, effects, refused, token).await?;
+                        self.finish(&version, &batch, *effects, refused, token).await?;
                     }
                 },
                 Ok(Answer::Redeliver { index, after }) => self.redeliver(&batch, index, after, token).await?,
@@ -246,7 +241,7 @@ impl<'a> Task<'a> {
         let first = refused.iter().find(|(index, _)| taken(index)).map(|(_, reason)| reason.clone());
         let more = refused.iter().filter(|(index, _)| taken(index)).count();
         let verdict = trial.count.weigh(batch.len(), more);
-        self.finish(elder, batch, elders, also_refused, token).await?;
+        self.finish(elder, batch, *elders, also_refused, token).await?;
         match verdict {
             Some(verdict) => {
                 let first = self.stage.plan.config.scrub(&first.unwrap_or_default());
@@ -456,65 +451,6 @@ impl<'a> Task<'a> {
             () = self.current.pause(wait) => {}
         }
     }
-}
-
-fn messages(batch: &[Record], first_attempt: u32) -> Vec<Message> {
-    let message = |(at, record): (usize, &Record)| Message {
-        partition: record.partition,
-        offset: record.offset,
-        timestamp: record.timestamp,
-        attempt: if at == 0 { first_attempt } else { 1 },
-        key: record.key.as_ref().map(|key| key.to_vec()),
-        headers: record
-            .headers
-            .iter()
-            .map(|header| PluginHeader { name: header.name.clone(), value: header.value.to_vec() })
-            .collect(),
-        payload: record.payload.to_vec(),
-    };
-    batch.iter().enumerate().map(message).collect()
-}
-
-/// One call of the stage's kind.
-async fn ask(
-    stage: &Stage,
-    version: &Version,
-    instance: &mut Instance,
-    lease: &Lease,
-    batch: &[Record],
-    messages: Vec<Message>,
-) -> Result<Answer, CallError> {
-    let mut effects = Effects::default();
-    let refusals = match stage.plan.kind {
-        StageKind::Transform => {
-            let outcome = instance.process(messages).await?;
-            effects.outputs = effects::route(&stage.outputs, outcome.emissions, batch);
-            outcome.refusals
-        }
-        StageKind::Materializer => {
-            let outcome = instance.materialize(messages).await?;
-            effects.tables = effects::changes(&version.tables, outcome.changes, batch);
-            outcome.refusals
-        }
-        StageKind::Sink => {
-            let topic = stage.input.as_ref().map(|topic| topic.name.to_string()).unwrap_or_default();
-            let first = batch.first().map_or(0, |record| record.offset);
-            let next = first + batch.len() as Offset;
-            let group = lease.group.to_string();
-            instance
-                .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
-                .await?
-        }
-        StageKind::Producer => {
-            return Err(CallError::Fatal("a producer reads no topic".to_string()));
-        }
-    };
-    Ok(match judge(refusals) {
-        Verdict::Commit(rejected) => Answer::Done(effects, rejected),
-        Verdict::Redeliver { index, after } => {
-            Answer::Redeliver { index, after: after.map(Duration::from_micros) }
-        }
-    })
 }
 
 /// A group that lags behind what is in Postgres is told what it misses and where that is.
