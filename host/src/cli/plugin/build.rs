@@ -129,7 +129,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = language_of(folder.path()).unwrap_err().to_string();
         assert!(error.contains("no project of a plugin") && error.contains("plugin.py"), "{error}");
-        std::fs::write(folder.path().join("plugin.py"), "").unwrap();
+        std::fs::create_dir(folder.path().join("src")).unwrap();
+        std::fs::write(folder.path().join("src/plugin.py"), "").unwrap();
         assert_eq!(language_of(folder.path()).unwrap(), Language::Python);
         std::fs::write(folder.path().join("Cargo.toml"), "").unwrap();
         assert_eq!(language_of(folder.path()).unwrap(), Language::Rust);

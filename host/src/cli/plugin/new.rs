@@ -83,7 +83,7 @@ impl Language {
         match self {
             Self::Rust => "src/lib.rs",
             Self::TypeScript => "src/plugin.ts",
-            Self::Python => "plugin.py",
+            Self::Python => "src/plugin.py",
             Self::C => "src/plugin.c",
         }
     }
