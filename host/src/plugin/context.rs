@@ -43,14 +43,6 @@ impl Seed {
     }
 }
 
-impl Seed {
-    /// Of the batch of a group that begins at `first`, so that whoever runs it again draws the same numbers.
-    pub fn of_batch(group: &str, topic: &str, partition: Partition, first: Offset) -> Self {
-        let (partition, first) = (partition.to_be_bytes(), first.to_be_bytes());
-        Self::of(&[group.as_bytes(), topic.as_bytes(), &partition, &first])
-    }
-}
-
 /// Random bytes: SHA-256 of the seed and a counter. Slow beside a real generator, at some 150 MB/s, and the same on every
 /// machine and in every version.
 #[derive(Debug, Default)]
