@@ -89,7 +89,7 @@ fn guest_tools(language: &str, part: &str) -> Option<PathBuf> {
     if tools.join(part).exists() {
         return Some(tools);
     }
-    println!("the tools of {language} are not installed (make plugins), so its project is not built");
+    eprintln!("the tools of {language} are not installed (make plugins), so its project is not built");
     None
 }
 
