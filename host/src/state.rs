@@ -18,11 +18,14 @@ use crate::ids::Micros;
 use crate::log::LogError;
 use crate::log::offsets::Lease;
 use crate::plugin::Context;
-use crate::plugin::state::{ENTRY_BYTES, Session, Space, StateLimits, Writes};
+use crate::plugin::state::{ENTRY_BYTES, Session, Space, StateLimits, Stored, Writes};
 use source::Source;
 
 /// Expired entries that one commit takes away.
 const SWEEP: i64 = 500;
+
+/// Bytes of values that one statement writes: it holds a copy of them.
+const PORTION: usize = 2 << 20;
 
 /// A space in Postgres.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,23 +106,8 @@ impl StateChanges {
     /// Writes everything inside the transaction that has moved the group's offset, and sweeps some of what has expired.
     pub async fn store_in(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         let Writes { puts, deletes, now, space, used } = &*self.writes;
-        if !puts.is_empty() {
-            let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
-            let values: Vec<&[u8]> = puts.iter().map(|(_, stored)| &stored.value[..]).collect();
-            let expiries: Vec<Option<Micros>> = puts.iter().map(|(_, stored)| stored.expires_at).collect();
-            sqlx::query(
-                "INSERT INTO tidemill.state_entries AS e (space_id, key, value, expires_at)
-                 SELECT $1, key, value, tidemill.from_micros(expires_at)
-                   FROM unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS u(key, value, expires_at)
-                 ON CONFLICT ON CONSTRAINT state_entries_pk
-                 DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
-            )
-            .bind(self.id.0)
-            .bind(keys)
-            .bind(values)
-            .bind(expiries)
-            .execute(&mut *connection)
-            .await?;
+        for portion in portions(puts) {
+            self.put(connection, portion).await?;
         }
         if !deletes.is_empty() {
             let keys: Vec<&[u8]> = deletes.iter().map(Vec::as_slice).collect();
@@ -141,6 +129,30 @@ impl StateChanges {
         .execute(connection)
         .await?;
         *self.stored.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(outcome));
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        connection: &mut PgConnection,
+        puts: &[(Vec<u8>, Stored)],
+    ) -> Result<(), sqlx::Error> {
+        let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
+        let values: Vec<&[u8]> = puts.iter().map(|(_, stored)| &stored.value[..]).collect();
+        let expiries: Vec<Option<Micros>> = puts.iter().map(|(_, stored)| stored.expires_at).collect();
+        sqlx::query(
+            "INSERT INTO tidemill.state_entries AS e (space_id, key, value, expires_at)
+             SELECT $1, key, value, tidemill.from_micros(expires_at)
+               FROM unnest($2::bytea[], $3::bytea[], $4::bigint[]) AS u(key, value, expires_at)
+             ON CONFLICT ON CONSTRAINT state_entries_pk
+             DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+        )
+        .bind(self.id.0)
+        .bind(keys)
+        .bind(values)
+        .bind(expiries)
+        .execute(connection)
+        .await?;
         Ok(())
     }
 
@@ -177,6 +189,19 @@ impl StateChanges {
             self.writes.space.committed(&self.writes, used, swept);
         }
     }
+}
+
+/// Entries for one statement each: at least one, and else at most [`PORTION`] bytes.
+fn portions(puts: &[(Vec<u8>, Stored)]) -> impl Iterator<Item = &[(Vec<u8>, Stored)]> {
+    let mut bytes = 0;
+    puts.chunk_by(move |(_, stored), (_, next)| {
+        bytes += stored.value.len();
+        let fits = bytes + next.value.len() <= PORTION;
+        if !fits {
+            bytes = 0;
+        }
+        fits
+    })
 }
 
 #[cfg(test)]

@@ -245,3 +245,20 @@ async fn a_broken_database_is_an_error_to_the_call_and_not_an_answer() {
     let error = format!("{:?}", session.get(vec![b"k".to_vec()]).await);
     assert!(error.contains("Unavailable"), "{error}");
 }
+
+#[test]
+fn portions_hold_everything_once_and_stay_small() {
+    let sizes = [0, 1, PORTION - 1, 1, 1, PORTION + 5, 3, PORTION, PORTION / 2, PORTION / 2, PORTION / 2];
+    let entry = |(i, size): (usize, &usize)| {
+        (vec![i as u8], Stored { value: vec![0; *size].into(), expires_at: None })
+    };
+    let puts: Vec<_> = sizes.iter().enumerate().map(entry).collect();
+    let portions: Vec<_> = portions(&puts).collect();
+    assert_eq!(portions.concat(), puts);
+    for portion in &portions {
+        let bytes: usize = portion.iter().map(|(_, stored)| stored.value.len()).sum();
+        assert!(bytes <= PORTION || portion.len() == 1, "{bytes} bytes in {} entries", portion.len());
+    }
+    assert_eq!(portions.len(), 7);
+    assert_eq!(super::portions(&[]).count(), 0);
+}
