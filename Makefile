@@ -1,6 +1,6 @@
 # Thin: each target is one line, and does its own set-up.
 
-.PHONY: help demo test lint setup plugins web build clean
+.PHONY: help demo test lint bench setup plugins web build clean
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1 \t/p' Makefile | expand -t 16
@@ -14,11 +14,14 @@ test: ## set up, and run every test
 lint: ## formatting, clippy, dependencies, the web page's types and style, shell scripts
 	@scripts/lint.sh
 
-setup: ## install what build and tests need (quick when it is there)
-	@scripts/setup.sh toolchain postgres duckdb plugins web duckdb-cli browser cargo-deny
+bench: ## measure, beside what it is compared with (QUICK=1: a look; CASES="append query": only those)
+	@scripts/bench.sh $(if $(QUICK),--quick) $(CASES)
 
-plugins: ## build the sample plugins into plugins/dist
-	@scripts/setup.sh toolchain plugins
+setup: ## install what build and tests need (quick when it is there)
+	@scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli browser cargo-deny
+
+plugins: ## build the sample plugins, in all languages, into plugins/dist
+	@scripts/setup.sh toolchain plugins guest-languages
 
 web: ## build the web page into web/dist
 	@scripts/setup.sh web

@@ -33,7 +33,7 @@ quietly() {
 
 # One number for the contents of files and folders, without what is built or installed into them.
 fingerprint() {
-    find "$@" \( -name node_modules -o -name dist -o -name target \) -prune -o -type f -print0 |
+    find "$@" \( -name node_modules -o -name dist -o -name target -o -name __pycache__ \) -prune -o -type f -print0 |
         LC_ALL=C sort -z | xargs -0 cksum | cksum
 }
 

@@ -47,7 +47,7 @@ advisories
 check "types (web)" in_web npm run --silent check
 check "style (web)" in_web npm run --silent lint
 if have shellcheck; then
-    check "shell scripts" shellcheck --severity=warning --external-sources scripts/*.sh .ci/run plugins/*.sh
+    check "shell scripts" shellcheck --severity=warning --external-sources scripts/*.sh .ci/run plugins/*.sh plugins/*/*.sh plugins/templates/*/*.sh
 else
     skip "shell scripts" "shellcheck is not installed"
 fi

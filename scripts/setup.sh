@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins web duckdb-cli browser cargo-deny. Without a step: all but the last three, which
-# only tests, benchmarks and lint need. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser cargo-deny. Without a step: all but the
+# last three, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever writes plugins
+# in other languages than Rust. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -135,6 +136,21 @@ step_plugins() {
     mark_done plugins "$wanted"
 }
 
+# The plugins in other languages. Their toolchains (Node packages, Zig, Python as a component) are installed into
+# .setup/guests when something has to be built with them: plugins/tools pins them.
+step_guest_languages() {
+    local wanted
+    wanted=$(fingerprint plugins/languages plugins/templates plugins/tools plugins/sdk plugins/sdk-* wit)
+    if is_done guest-languages "$wanted" && [ -f plugins/dist/flight-watch-js.wasm ]; then
+        return
+    fi
+    need_node
+    say "building the plugins in TypeScript, C and Python (the first time takes a minute)"
+    plugins/languages/build.sh || die "the plugins in other languages do not build" \
+        "see the messages above; to build them alone: make plugins"
+    mark_done guest-languages "$wanted"
+}
+
 step_web_packages() {
     local wanted
     need_node
@@ -190,7 +206,7 @@ step_duckdb_cli() {
         ln -sfn ../pip-duckdb/duckdb_cli/duckdb "$setup/bin/duckdb"
         mark_done duckdb-cli "$wanted"
     else
-        say "not to be had; the tests that ask DuckDB itself will say that they are skipped"
+        say "not to be had from pip; what compares with DuckDB itself will say that it is skipped"
     fi
 }
 

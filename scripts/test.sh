@@ -4,9 +4,12 @@
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-scripts/setup.sh toolchain postgres duckdb plugins web duckdb-cli browser
+scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli browser
 export NO_COLOR=1 CARGO_TERM_COLOR=never RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 unset FORCE_COLOR
+
+# Without pip there is no Zig and no componentize-py; scripts/setup.sh has said so.
+[ -f plugins/dist/flight-watch-c.wasm ] || export TIDEMILL_WITHOUT=C,Python
 
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT

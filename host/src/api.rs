@@ -16,6 +16,7 @@ mod metrics;
 mod openapi;
 mod params;
 mod path;
+mod plugins;
 pub mod produce;
 mod query;
 mod rates;

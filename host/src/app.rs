@@ -23,8 +23,10 @@ use crate::pg::notify::NotifyHub;
 use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
 use crate::pipeline::stage::Services;
+use crate::pipeline::watch;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
 use crate::query::{Queries, QueryOptions};
+use crate::registry::Registry;
 use crate::replay::Replay;
 use crate::segments::{Maintainer, MaintainerOptions};
 use crate::tables::Tables;
@@ -46,6 +48,8 @@ pub struct AppOptions {
     /// Names by which the host may be addressed, beside loopback and the bound address.
     pub allowed_hosts: Vec<String>,
     pub plugins: PluginFolders,
+    /// The files and folders that the plan was read from: they are read again when they change.
+    pub pipelines: Vec<PathBuf>,
     /// Where sealed segments go: a folder or `s3://bucket/prefix`. None is the folder `bucket` in the data directory.
     pub bucket: Option<String>,
     pub archiver: ArchiverOptions,
@@ -162,8 +166,13 @@ impl App {
         let cache_dir = data_dir.private_dir("wasm-cache")?;
         let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
         let host = data_dir.host_id().clone();
-        let services =
-            Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
+        let services = Services {
+            log: log.clone(),
+            replay: replay.clone(),
+            groups: groups.clone(),
+            registry: Registry::new(pool.clone()),
+            host: host.clone(),
+        };
         let query_cache = data_dir.private_dir("query-cache")?;
         let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
             .map_err(AppError::Queries)?;
@@ -221,6 +230,9 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
+        app.tasks.spawn(runtime.clone().converge(token.clone()));
+        app.tasks.spawn(runtime.clone().shadows(token.clone()));
+        app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
         app.tasks.spawn(runtime.keep_alive(token));
         app.tasks.close();
         ready.set();

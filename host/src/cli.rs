@@ -7,6 +7,7 @@ pub mod client;
 pub mod consume;
 pub mod group;
 pub mod output;
+pub mod plugin;
 pub mod produce;
 pub mod query;
 pub mod schema;
@@ -43,6 +44,7 @@ enum Verb {
     Consume(consume::ConsumeArgs),
     Query(query::QueryArgs),
     Group(group::GroupArgs),
+    Plugin(plugin::PluginArgs),
     Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
 }
@@ -68,6 +70,7 @@ pub fn run() -> ExitCode {
             Verb::Consume(args) => consume::run(args).await,
             Verb::Query(args) => query::run(args).await,
             Verb::Group(args) => group::run(args).await,
+            Verb::Plugin(args) => plugin::run(args).await,
             Verb::Status(args) => status::run(args).await,
             Verb::Schema(args) => schema::run(args),
         }

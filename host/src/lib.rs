@@ -8,7 +8,10 @@ pub mod api;
 
 pub mod pipeline;
 
+pub mod state;
+
 pub mod plugin;
+pub mod registry;
 pub mod tables;
 
 pub mod query;

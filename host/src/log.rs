@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::ids::TopicId;
-use crate::pg::notify::{NotifyHub, TopicWaiter};
+use crate::pg::notify::{NotifyHub, Waiter};
 
 pub use append::{AppendOptions, Lineage, OutBatch, ProducerSeq, append_in};
 pub use error::{AppendError, FetchError, LogError};
@@ -122,7 +122,7 @@ impl Log {
 
 /// Wakes a reader of one topic.
 #[derive(Debug)]
-pub struct Wakeup(TopicWaiter);
+pub struct Wakeup(Waiter);
 
 impl Wakeup {
     /// Returns at once if the topic has grown since the last call, else when it does or after `max`, whichever is

@@ -10,27 +10,37 @@
 //!   at its deadline, also if nobody waits for it any more;
 //! * take more memory than [`Limits::memory`], summed over all its memories and tables, or hand back more than
 //!   [`Limits::output_records`] and [`Limits::output_bytes`];
-//! * reach files, sockets, the environment or the arguments: there are none behind its imports;
+//! * reach files, sockets, the environment or the arguments: there are none behind its imports; nor state, time, chance
+//!   or the web, unless its stage grants them ([`Plugin::granted`]);
 //! * be entered again after a failure: the store is dropped at once and the instance is [poisoned](Instance::poisoned);
 //! * hand the host something undeclared: ports, indices, tables, columns and types are checked before an answer
 //!   leaves this module.
 //!
 //! Map: `bindings` the generated worlds and records, `engine` threads, clock tick and compiler, `load` from bytes to
-//! a checked [`Plugin`], `guest` what lives inside a store, `limits` its bounds, `log` what it prints, `instance` the
-//! calls, `descriptor` and `output` the checks, `error` what can go wrong in a call.
+//! a checked [`Plugin`], `grants` what it may import, `guest` what lives inside a store, `imports` and `wasi` what its
+//! imports lead to (`context` time and chance, [`state`], [`http`]), `limits` its bounds, `log` what it prints, `instance`
+//! the calls, `descriptor` and `output` the checks, `error` what can go wrong in a call, `vectors` the
+//! test of a plugin by a file.
 
 mod bindings;
+mod context;
 mod descriptor;
 mod engine;
 mod error;
+mod grants;
 mod guest;
+pub mod http;
+mod imports;
 mod instance;
 mod limits;
 mod load;
 mod log;
 mod output;
+pub mod state;
 #[cfg(test)]
 mod tests;
+mod vectors;
+mod wasi;
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,12 +56,15 @@ pub use bindings::shared::tidemill::plugin::types::{
 };
 pub use bindings::sink::exports::tidemill::plugin::delivering::Token;
 pub use bindings::transform::exports::tidemill::plugin::transforming::Outcome;
+pub use context::{Context, Seed};
 pub use descriptor::{check_config, config_validator};
 pub use engine::{EngineError, EngineOptions, MAX_LIVE_INSTANCES, PluginEngine, TICK};
 pub use error::{CallError, Excess};
+pub use grants::{Grant, Grants};
 pub use instance::Instance;
 pub use limits::Limits;
 pub use load::{LoadError, MAX_COMPONENT_BYTES, Plugin};
+pub use vectors::{VectorError, Vectors};
 
 /// The port of an emission that names none.
 pub const DEFAULT_PORT: &str = "default";

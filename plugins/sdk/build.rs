@@ -9,27 +9,47 @@ use std::{env, error::Error, fs, path::Path};
 use wit_bindgen_core::{Files, WorldGenerator, wit_parser::Resolve};
 use wit_bindgen_rust::{Opts, WithOption};
 
-const WIT: &str = "../../wit/0.1.0";
+/// In a project of `tidemill plugin new` the interface lies beside the SDK, in Tidemill itself two folders up.
+const WIT: [&str; 2] = ["../wit", "../../wit/0.1.0"];
 
 /// The world that is generated first holds the interfaces that all share; the others refer to it.
 const FIRST: &str = "transform";
 const OTHERS: [&str; 3] = ["producer", "materializer", "sink"];
 const SHARED: [&str; 2] = ["types", "log"];
 
+/// What a plugin may import beside `log`, each by a grant of its stage. A component imports only what its code calls.
+const IMPORTS: &str = "imports";
+const IMPORTS_WORLD: &str = "
+    package tidemill:sdk;
+
+    world imports {
+        import tidemill:plugin/clock@0.1.0;
+        import tidemill:plugin/http@0.1.0;
+        import tidemill:plugin/metrics@0.1.0;
+        import tidemill:plugin/random@0.1.0;
+        import tidemill:plugin/state@0.1.0;
+    }
+";
+
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={WIT}");
+    let wit =
+        WIT.into_iter().find(|folder| Path::new(folder).exists()).ok_or("the folder `wit` is missing")?;
+    println!("cargo::rerun-if-changed={wit}");
     println!("cargo::rerun-if-changed=build.rs");
     let out_dir = env::var("OUT_DIR")?;
-    for world in [FIRST].into_iter().chain(OTHERS) {
-        let code = bindings(world)?;
+    for world in [FIRST].into_iter().chain(OTHERS).chain([IMPORTS]) {
+        let code = bindings(wit, world)?;
         fs::write(Path::new(&out_dir).join(format!("{world}.rs")), code)?;
     }
     Ok(())
 }
 
-fn bindings(world: &str) -> Result<String, Box<dyn Error>> {
+fn bindings(wit: &str, world: &str) -> Result<String, Box<dyn Error>> {
     let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(WIT)?;
+    let (mut package, _) = resolve.push_path(wit)?;
+    if world == IMPORTS {
+        package = resolve.push_source("imports.wit", IMPORTS_WORLD)?;
+    }
     let id = resolve.select_world(&[package], Some(world))?;
     let mut files = Files::default();
     options(world).build().generate(&mut resolve, id, &mut files)?;
@@ -46,7 +66,12 @@ fn options(world: &str) -> Opts {
         )
     };
     Opts {
-        with: if world == FIRST { Vec::new() } else { SHARED.iter().map(shared).collect() },
+        with: match world {
+            FIRST => Vec::new(),
+            IMPORTS => SHARED[..1].iter().map(shared).collect(),
+            _ => SHARED.iter().map(shared).collect(),
+        },
+        generate_all: world == IMPORTS,
         additional_derive_attributes: vec!["PartialEq".to_owned()],
         pub_export_macro: true,
         export_macro_name: Some(format!("export_{world}_world")),

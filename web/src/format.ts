@@ -69,6 +69,13 @@ export function clock(ms: number): string {
   return `${pad(d.getHours())}:${pad(d.getMinutes())}:${pad(d.getSeconds())}`;
 }
 
+/** A moment as it is said on the day itself, or with its date. */
+export function moment(ms: number, now: number): string {
+  const d = new Date(ms);
+  const date = `${d.getFullYear()}-${pad(d.getMonth() + 1)}-${pad(d.getDate())}`;
+  return d.toDateString() === new Date(now).toDateString() ? clock(ms) : `${date} ${clock(ms)}`;
+}
+
 /** A digest as it is quoted in conversation. */
 export function shortDigest(digest: string): string {
   return digest.replace(/^sha256:/, "").slice(0, 12);

@@ -7,6 +7,7 @@ import "./styles/tables.css";
 import "./styles/console.css";
 import "./styles/charts.css";
 import "./styles/storage.css";
+import "./styles/plugins.css";
 import { h, setText } from "./dom.ts";
 import { clock } from "./format.ts";
 import { installHook } from "./hook.ts";

@@ -50,6 +50,19 @@ impl RecordWriter {
 
     /// One object, on one line.
     pub fn record(&mut self, record: &Record) {
+        self.fields(record);
+        self.text("}");
+    }
+
+    /// The same, with when the record was appended.
+    pub fn appended(&mut self, record: &Record, at: Micros) {
+        self.fields(record);
+        self.text(",\"appended_at\":\"");
+        self.text(&rfc3339(at));
+        self.text("\"}");
+    }
+
+    fn fields(&mut self, record: &Record) {
         if self.time.0 != record.timestamp {
             self.time = (record.timestamp, rfc3339(record.timestamp));
         }
@@ -77,7 +90,7 @@ impl RecordWriter {
             }
             self.text("]");
         }
-        self.text("]}");
+        self.text("]");
     }
 
     fn key(&mut self, key: Option<&[u8]>) {
@@ -157,6 +170,18 @@ mod tests {
                 "partition": 1, "offset": 12, "timestamp": "2024-11-22T08:26:40.123456Z",
                 "key": "a1", "value": { "a": "x\n" }, "headers": []
             })
+        );
+    }
+
+    #[test]
+    fn the_time_of_the_append_is_told_when_asked_for() {
+        let mut writer = RecordWriter::new(Payload::Text);
+        writer.appended(&record(b"x"), 1_732_264_000_123_457);
+        let value: Value = serde_json::from_slice(&writer.take()).unwrap();
+        assert_eq!(value["appended_at"], "2024-11-22T08:26:40.123457Z");
+        assert_eq!(
+            (&value["timestamp"], &value["text"]),
+            (&json!("2024-11-22T08:26:40.123456Z"), &json!("x"))
         );
     }
 

@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::ids::{NameError, Offset, Partition};
 use crate::log::{AppendError, FetchError, LogError};
+use crate::pipeline::reload::PushError;
+use crate::registry::RegistryError;
 use crate::replay::ReplayError;
 use crate::tables::TableError;
 
@@ -220,6 +222,36 @@ impl From<FetchError> for ApiError {
 impl From<ReplayError> for ApiError {
     fn from(error: ReplayError) -> Self {
         error.source.into()
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RegistryError::Unknown(_) => {
+                Self::not_found("plugin_not_found", message).hint("GET /v1/plugins lists what is stored")
+            }
+            RegistryError::Invalid(_) => Self::bad_request("bad_digest", message),
+            RegistryError::Impossible(_) => Self::conflict("plugin_impossible", message)
+                .hint("GET /v1/plugins lists what is stored; push a component to store it again"),
+            RegistryError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<PushError> for ApiError {
+    fn from(error: PushError) -> Self {
+        let message = error.to_string();
+        match error {
+            PushError::NoStage(label) => super::plugins::no_stage(&label),
+            PushError::Refused(error) if error.is_validation() => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_refused", message)
+                    .hint("what ran before runs on")
+            }
+            PushError::Refused(_) => Self::unavailable("plugin_not_taken", message),
+            PushError::Registry(error) => error.into(),
+        }
     }
 }
 

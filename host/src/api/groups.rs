@@ -32,6 +32,8 @@ struct Seek {
     topic: TopicName,
     to: String,
     partition: Option<Partition>,
+    #[serde(default)]
+    clear_state: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,12 +109,12 @@ pub async fn seek(
     let begin = super::start::resolve(&state, &topic, &within, seek.partition).await?;
     match target {
         SeekTarget::Earliest | SeekTarget::Latest | SeekTarget::Time(_) => {
-            state.groups.seek(&group, &seek.topic, &target, seek.partition).await?;
+            state.groups.seek(&group, &seek.topic, &target, seek.partition, seek.clear_state).await?;
         }
         SeekTarget::Offset(_) | SeekTarget::Tail(_) => {
             for (partition, offset) in begin.from {
                 let target = SeekTarget::Offset(offset);
-                state.groups.seek(&group, &seek.topic, &target, Some(partition)).await?;
+                state.groups.seek(&group, &seek.topic, &target, Some(partition), seek.clear_state).await?;
             }
         }
     }

@@ -46,6 +46,16 @@ fn describe() {
     describe_counter!("tidemill_stage_records_out_total", Unit::Count, "Records a stage has put out");
     describe_counter!("tidemill_stage_refused_total", Unit::Count, "Records a stage has refused");
     describe_counter!("tidemill_stage_commits_total", Unit::Count, "Commits of a stage");
+    describe_counter!("tidemill_stage_failures_total", Unit::Count, "Calls of a plugin that failed, by kind");
+    describe_counter!(
+        "tidemill_stage_dropped_log_lines_total",
+        Unit::Count,
+        "Log lines of a plugin over its limit"
+    );
+    describe_gauge!("tidemill_stage_instances", Unit::Count, "Live instances of a stage's plugin");
+    describe_gauge!("tidemill_stage_memory_bytes", Unit::Bytes, "Memory and tables of those instances");
+    describe_counter!("tidemill_plugin_counter_total", Unit::Count, "Counters of plugins, by name");
+    describe_gauge!("tidemill_plugin_gauge", Unit::Count, "Gauges of plugins, by name");
 }
 
 pub async fn render(uri: Uri) -> Result<Response, ApiError> {

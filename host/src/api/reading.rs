@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ApiState;
 use super::error::ApiError;
 use super::start::Begin;
-use crate::ids::{Offset, Partition};
+use crate::ids::{Micros, Offset, Partition};
 use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Position};
@@ -34,6 +34,8 @@ pub struct Reading {
 /// Records of one batch.
 #[derive(Clone, Debug)]
 pub struct Piece {
+    /// When its batch was appended.
+    pub appended_at: Micros,
     records: Arc<[Record]>,
     range: Range<usize>,
 }
@@ -104,7 +106,8 @@ impl Reading {
                 Some(end) => batch.records.partition_point(|record| record.offset < end),
                 None => batch.records.len(),
             };
-            self.current = (wanted > 0).then_some(Piece { records: batch.records, range: 0..wanted });
+            let (appended_at, records) = (batch.appended_at, batch.records);
+            self.current = (wanted > 0).then_some(Piece { appended_at, records, range: 0..wanted });
         }
     }
 
@@ -126,7 +129,8 @@ impl Piece {
             count += 1;
         }
         let middle = self.range.start + count;
-        let front = Self { records: self.records.clone(), range: self.range.start..middle };
+        let (appended_at, records) = (self.appended_at, self.records.clone());
+        let front = Self { appended_at, records, range: self.range.start..middle };
         self.range.start = middle;
         front
     }

@@ -39,7 +39,7 @@ pub async fn read(
     Named(name): Named<TopicName>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let known = ["from", "partition", "max", "format", "follow", "group", "payload"];
+    let known = ["from", "partition", "max", "format", "follow", "group", "payload", "appended"];
     let params = Params::read(&uri, &known)?;
     let shape = shape(&params)?;
     let follow = params.flag("follow")?;
@@ -58,6 +58,10 @@ pub async fn read(
         start::of_group(&state, &topic, &group, &mut begin).await?;
     }
     let writer = RecordWriter::new(payload);
+    let appended = params.flag("appended")?;
+    if appended && shape != Shape::Json {
+        return Err(ApiError::bad_request("bad_parameter", "appended=true goes with format=json"));
+    }
     if shape == Shape::Page {
         let end = Position(begin.end.clone());
         let reading = Reading::begin(&state, topic, begin, Some(max.unwrap_or(DEFAULT_PAGE)), false);
@@ -68,6 +72,7 @@ pub async fn read(
         reading: Reading::begin(&state, topic, begin, max, follow),
         writer,
         raw: shape == Shape::Raw,
+        appended,
         follow,
         shutdown: state.shutdown.clone(),
         _permit: permit,
@@ -129,6 +134,8 @@ struct RecordLines {
     reading: Reading,
     writer: RecordWriter,
     raw: bool,
+    /// With the time of the append.
+    appended: bool,
     follow: bool,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -168,9 +175,10 @@ impl RecordLines {
     fn write(&mut self, piece: &Piece) -> Bytes {
         self.writer.out.reserve(CHUNK + piece.records().len());
         for record in piece.records() {
-            match self.raw {
-                true => self.writer.out.extend_from_slice(&record.payload),
-                false => self.writer.record(record),
+            match (self.raw, self.appended) {
+                (true, _) => self.writer.out.extend_from_slice(&record.payload),
+                (false, true) => self.writer.appended(record, piece.appended_at),
+                (false, false) => self.writer.record(record),
             }
             self.writer.out.push(b'\n');
             self.reading.passed(record);

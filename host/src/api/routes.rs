@@ -6,14 +6,14 @@ use axum::handler::Handler;
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tower_http::compression::CompressionLayer;
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::{
-    ApiState, groups, metrics, openapi, produce, query, records, segments, status, stream, tables, topics,
-    web,
+    ApiState, groups, metrics, openapi, plugins, produce, query, records, segments, status, stream, tables,
+    topics, web,
 };
 
 /// One method of one path.
@@ -42,6 +42,18 @@ pub fn all() -> Vec<Route> {
         read("/v1/status", get(status::status)),
         read("/v1/pipelines", get(status::pipelines)),
         read("/v1/pipelines/{pipeline}", get(status::pipeline)),
+        read("/v1/pipelines/{pipeline}/stages/{stage}/plugin", get(plugins::describe)),
+        write(Method::PUT, "/v1/pipelines/{pipeline}/stages/{stage}/plugin", put(plugins::push)),
+        write(
+            Method::POST,
+            "/v1/pipelines/{pipeline}/stages/{stage}/plugin/rollback",
+            post(plugins::roll_back),
+        ),
+        write(Method::PUT, "/v1/pipelines/{pipeline}/stages/{stage}/shadow", put(plugins::start_shadow)),
+        write(Method::DELETE, "/v1/pipelines/{pipeline}/stages/{stage}/shadow", delete(plugins::end_shadow)),
+        write(Method::POST, "/v1/pipelines/{pipeline}/stages/{stage}/shadow/promote", post(plugins::promote)),
+        read("/v1/shadows", get(plugins::shadows)),
+        read("/v1/plugins", get(plugins::list)),
         read("/v1/topics", get(topics::list)),
         write(Method::POST, "/v1/topics", post(topics::create)),
         read("/v1/topics/{topic}", get(topics::describe)),

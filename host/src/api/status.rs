@@ -21,7 +21,7 @@ use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
 use crate::log::offsets::GroupLag;
-use crate::pipeline::status::PipelineStatus;
+use crate::pipeline::status::{FilesError, PipelineStatus};
 use crate::tables::TableInfo;
 
 /// How long a status serves everyone who asks: sizes are measured in Postgres, and many pages may be open.
@@ -45,6 +45,7 @@ struct Status<'a> {
     postgres_version: &'a str,
     memory_bytes: Option<u64>,
     pipelines: Vec<PipelineStatus>,
+    pipeline_files: Option<FilesError>,
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
     tables: Vec<TableInfo>,
@@ -127,6 +128,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         postgres_version: &durability.version,
         memory_bytes: metrics::resident_bytes(),
         pipelines: with_lag(state.runtime.status(), &lags),
+        pipeline_files: state.runtime.files_error(),
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
         tables,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::ClientArgs;
 use super::client::views::{Group, GroupTopics, Groups};
-use super::output::{count, plain, print, print_json, print_table, rate, table};
+use super::output::{count, plain, print, print_json, print_table, rate, short_digest, table};
 
 /// List, describe, move and delete consumer groups
 #[derive(Args, Debug)]
@@ -28,7 +28,8 @@ enum GroupVerb {
     /// Move a group to another place in a topic; a running stage goes on from there
     #[command(after_help = "Examples:\n  tidemill group seek latest positions earliest\n  \
                             tidemill group seek latest positions 2026-01-01T00:00:00Z\n  \
-                            tidemill group seek latest positions 1200 --partition 0")]
+                            tidemill group seek latest positions 1200 --partition 0\n  \
+                            tidemill group seek counts events earliest --clear-state")]
     Seek(SeekArgs),
     /// Forget a group and its offsets
     #[command(after_help = "Example:\n  tidemill group delete my-export")]
@@ -66,6 +67,9 @@ struct SeekArgs {
     /// Only this partition
     #[arg(long)]
     partition: Option<u32>,
+    /// Forget what the group's stage keeps as state, too
+    #[arg(long)]
+    clear_state: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -154,16 +158,11 @@ fn partition_table(topics: &[Group]) -> Table {
     out
 }
 
-/// `sha256:0123456789ab`: enough to tell builds apart.
-fn short_digest(digest: &str) -> String {
-    let (scheme, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
-    let start: String = hex.chars().take(12).collect();
-    plain(&format!("{scheme}:{start}"))
-}
-
 async fn seek(args: SeekArgs) -> anyhow::Result<()> {
     let client = args.client.connect()?;
-    let body = json!({ "topic": args.topic, "to": args.to, "partition": args.partition });
+    let body = json!({
+        "topic": args.topic, "to": args.to, "partition": args.partition, "clear_state": args.clear_state
+    });
     let answer: Value = client.post(&["v1", "groups", &args.group, "seek"], &body).await?;
     if args.json {
         print_json(&answer)?;

@@ -36,6 +36,13 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// `sha256:0123456789ab`: enough to tell builds apart.
+pub fn short_digest(digest: &str) -> String {
+    let (scheme, hex) = digest.split_once(':').unwrap_or(("sha256", digest));
+    let start: String = hex.chars().take(12).collect();
+    plain(&format!("{scheme}:{start}"))
+}
+
 /// Writes to standard output. False: nobody reads any more, and the verb ends quietly.
 pub fn print(text: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::client::ClientArgs;
 use super::client::views::{Pipeline, Status, TableInfo};
 use super::group::group_table;
-use super::output::{count, plain, print, print_json, rate, seconds, size, table};
+use super::output::{count, plain, print, print_json, rate, seconds, short_digest, size, table};
 use super::topic::topic_table;
 
 /// Clears the screen and goes to its top left corner.
@@ -74,6 +74,14 @@ fn screen(status: &Status) -> String {
             plain(&status.durability.synchronous_commit)
         );
     }
+    if let Some(files) = &status.pipeline_files {
+        let _ = writeln!(
+            out,
+            "WARNING: since {} the pipeline files do not run, and what ran before goes on:\n{}",
+            plain(&files.at),
+            files.error.lines().map(plain).collect::<Vec<_>>().join("\n")
+        );
+    }
     for pipeline in &status.pipelines {
         let title = format!("pipeline {} ({})", plain(&pipeline.name), plain(&pipeline.file));
         section(&mut out, &title, &stage_table(pipeline));
@@ -100,6 +108,7 @@ fn stage_table(pipeline: &Pipeline) -> Table {
         "STAGE",
         "KIND",
         "PLUGIN",
+        "DIGEST",
         "STATE",
         "FROM",
         "TO",
@@ -119,6 +128,7 @@ fn stage_table(pipeline: &Pipeline) -> Table {
             plain(&stage.name),
             plain(&stage.kind),
             plain(&plugin),
+            stage.digest.as_deref().map_or_else(|| "-".to_string(), short_digest),
             plain(&stage.state),
             plain(stage.from.as_deref().unwrap_or("-")),
             if to.is_empty() { "-".to_string() } else { plain(&to.join(", ")) },
@@ -132,11 +142,26 @@ fn stage_table(pipeline: &Pipeline) -> Table {
     out
 }
 
-/// Why stages are not running, below their table: a reason is a sentence, not a cell.
+/// Why stages are not running, or not running what was asked for, below their table: a reason is a sentence, not a cell.
 fn reasons(out: &mut String, pipeline: &Pipeline) {
     for stage in &pipeline.stages {
+        let name = plain(&stage.name);
         if let Some(reason) = &stage.reason {
-            let _ = writeln!(out, "  {} is {}: {}", plain(&stage.name), stage.state, plain(reason));
+            let _ = writeln!(out, "  {name} is {}: {}", stage.state, plain(reason));
+        }
+        if let Some(deployment) = &stage.deployment {
+            let since = plain(&deployment.since);
+            match (deployment.state.as_str(), &deployment.reason) {
+                ("probation", _) => drop(writeln!(out, "  {name} is on probation since {since}")),
+                ("rolled-back", Some(reason)) => {
+                    let _ = writeln!(out, "  {name} was rolled back at {since}: {}", plain(reason));
+                }
+                _ => {}
+            }
+        }
+        if let Some(candidate) = &stage.candidate {
+            let (from, error) = (plain(&candidate.from), plain(&candidate.error));
+            let _ = writeln!(out, "  {name} did not take {from} at {}: {error}", plain(&candidate.at));
         }
     }
 }

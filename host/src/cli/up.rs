@@ -82,6 +82,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         token: args.token,
         allowed_hosts: args.allowed_hosts,
         plugins: PluginFolders::new(args.plugins),
+        pipelines: args.pipelines,
         bucket: args.bucket,
         archiver: ArchiverOptions {
             orphan_after: args.sweep_after,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::grants::{Grant, Method};
 use super::plan::{Acks, Format, OnError, Start};
 use super::schema;
 
@@ -150,9 +151,15 @@ pub struct Stage {
     /// Deliveries of one message before `on_error` applies, 1 to 100. Default 5.
     #[schemars(range(min = 1, max = 100), extend("default" = 5))]
     pub max_attempts: Option<u32>,
-    /// What the plugin may reach. Nothing can be granted yet.
+    /// What a new version of the plugin has to show, while the stage runs, before the version before is let go.
     #[serde(default)]
-    pub grants: Grants,
+    pub probation: Probation,
+    /// What the plugin may import beside its log. Default: nothing.
+    #[schemars(example = ["state", "clock"])]
+    #[serde(default)]
+    pub grants: Vec<Grant>,
+    /// Which requests the grant `http` covers.
+    pub http: Option<Http>,
 }
 
 /// Where records go.
@@ -181,6 +188,36 @@ pub struct Limits {
     /// Bytes one call may put out, 1KiB to 1GiB. Default "32MiB".
     #[schemars(example = "32MiB", extend("default" = "32MiB"))]
     pub output_bytes: Option<String>,
+    /// Handles an instance may hold: timers, streams, 16 to 10,000. Default 1000.
+    #[schemars(range(min = 16, max = 10_000), extend("default" = 1000))]
+    pub handles: Option<u32>,
+    /// Instances alive at a time, over all partitions in one host, 1 to 512. Default 512.
+    #[schemars(range(min = 1, max = 512), extend("default" = 512))]
+    pub instances: Option<u32>,
+    /// Log lines of an instance that are taken in a second, 0 to 10,000; the rest is counted. Default 100.
+    #[schemars(range(min = 0, max = 10_000), extend("default" = 100))]
+    pub log_lines: Option<u32>,
+    /// State of one partition, 1KiB to 64GiB: its keys and values, and 64 bytes for each. Default "64MiB".
+    #[schemars(example = "64MiB", extend("default" = "64MiB"))]
+    pub state: Option<String>,
+    /// A value in the state, 1KiB to 16MiB. Default "1MiB".
+    #[schemars(example = "1MiB", extend("default" = "1MiB"))]
+    pub state_value: Option<String>,
+}
+
+/// What a new version of a running stage's plugin has to show. If it fails, the version before runs again.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probation {
+    /// Batches without a failure, 0 to 10,000. Default 20. With 0 and time = "0s" a new version is simply believed.
+    #[schemars(range(max = 10_000), extend("default" = 20))]
+    pub batches: Option<u32>,
+    /// How long it lasts at least, 0s to 1h. Default "10s".
+    #[schemars(example = "10s", extend("default" = "10s"))]
+    pub time: Option<String>,
+    /// Share of the messages that it may refuse beyond what the version before refuses, 0 to 1. Default 0.01.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.01))]
+    pub errors: Option<f64>,
 }
 
 /// How much one call of a plugin gets.
@@ -198,10 +235,57 @@ pub struct Batch {
     pub linger: Option<String>,
 }
 
-/// What a plugin may reach. Nothing can be granted yet.
-#[derive(Default, Deserialize, JsonSchema)]
+/// Which requests a plugin may send.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Grants {}
+pub struct Http {
+    /// Origins: scheme, host and port, exactly, and perhaps the beginning of the path.
+    #[schemars(example = ["https://hooks.example.com", "http://127.0.0.1:9000/in/"])]
+    pub allow: Vec<String>,
+    /// Default GET, HEAD and POST.
+    #[schemars(example = ["GET"])]
+    pub methods: Option<Vec<Method>>,
+    /// Whether the names in `allow` may lead to addresses of private networks. Default false.
+    #[serde(default)]
+    pub private: bool,
+    /// Origin = headers that the host adds and the plugin does not see.
+    #[schemars(example = serde_json::json!({ "https://hooks.example.com": { "authorization": { "env": "HOOK_TOKEN" } } }))]
+    #[serde(default)]
+    pub headers: BTreeMap<String, BTreeMap<String, HeaderValue>>,
+    /// Time for one exchange, 1ms to 10m. What is left of the deadline shortens it. Default "10s".
+    #[schemars(example = "10s", extend("default" = "10s"))]
+    pub timeout: Option<String>,
+    /// Body of a request at most, 1KiB to 64MiB. Default "8MiB".
+    #[schemars(example = "8MiB", extend("default" = "8MiB"))]
+    pub request_bytes: Option<String>,
+    /// Body of a response at most, 1KiB to 64MiB. Default "1MiB".
+    #[schemars(example = "1MiB", extend("default" = "1MiB"))]
+    pub response_bytes: Option<String>,
+    /// Exchanges at a time, over all partitions of the stage in one host, 1 to 64. Default 4.
+    #[schemars(range(min = 1, max = 64), extend("default" = 4))]
+    pub concurrent: Option<u32>,
+    /// Requests in one call, 1 to 10,000. Default 100.
+    #[schemars(range(min = 1, max = 10_000), extend("default" = 100))]
+    pub requests: Option<u32>,
+}
+
+/// The value of a header: text, or a secret as { env = "NAME" } or { file = "PATH" }.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum HeaderValue {
+    Text(String),
+    Secret(SecretRef),
+}
+
+/// Where a secret is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// An environment variable of the host.
+    pub env: Option<String>,
+    /// A file, relative to this one; its last line break does not count.
+    pub file: Option<String>,
+}
 
 /// A test: what a stage's plugin makes of some input.
 #[derive(Deserialize, JsonSchema)]

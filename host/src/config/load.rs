@@ -56,6 +56,11 @@ fn plan(drafts: Vec<Draft>) -> Plan {
     Plan { pipelines: pipelines.collect() }
 }
 
+/// The pipeline files that a list of files and folders stands for now, those that cannot be read included.
+pub fn files_in<P: AsRef<Path>>(paths: &[P]) -> Vec<PathBuf> {
+    files(paths, &mut Vec::new())
+}
+
 /// The files meant by a list of files and folders, each once.
 fn files<P: AsRef<Path>>(paths: &[P], errors: &mut Vec<ConfigError>) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();

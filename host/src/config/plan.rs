@@ -1,6 +1,6 @@
 //! What a validated pipeline file means: typed, complete, defaults filled in. Past this point nothing is a raw string.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::grants::{Grant, HttpPlan};
 use super::secret::StageConfig;
 use crate::ids::{GroupName, PipelineName, StageName, TableName, TopicName};
 
@@ -116,9 +117,14 @@ pub struct StagePlan {
     pub plugin: PluginRef,
     pub config: StageConfig,
     pub limits: StageLimits,
+    /// What its plugin may import beside the log.
+    pub grants: BTreeSet<Grant>,
+    /// There if and only if `http` is granted.
+    pub http: Option<HttpPlan>,
     pub on_error: OnError,
     /// Deliveries of one message before `on_error` applies, 1..=100; default 5. Counts those that asked for a retry.
     pub max_attempts: u32,
+    pub probation: Probation,
     pub batch: BatchLimits,
     /// What it reads; None for a producer.
     pub input: Option<Input>,
@@ -164,8 +170,18 @@ pub struct StageLimits {
     pub deadline: Duration,
     /// Records one call may put out, 1..=1,000,000; default 100,000.
     pub output_records: u32,
-    /// Bytes one call may put out, 1 KiB..=1 GiB; default 32 MiB.
+    /// Bytes one call may put out, 1 KiB..=1 GiB; default 32 MiB. Also what it may write into its state.
     pub output_bytes: u64,
+    /// Handles it may hold, 16..=10,000; default 1,000.
+    pub handles: u32,
+    /// Instances of the stage alive at a time in one host, 1..=512; default 512.
+    pub instances: u32,
+    /// Log lines taken in a second, 0..=10,000; default 100.
+    pub log_lines: u32,
+    /// Bytes of the state of one partition, 1 KiB..=64 GiB; default 64 MiB.
+    pub state: u64,
+    /// Bytes of one value in it, 1 KiB..=16 MiB; default 1 MiB.
+    pub state_value: u64,
 }
 
 impl Default for StageLimits {
@@ -175,6 +191,11 @@ impl Default for StageLimits {
             deadline: Duration::from_secs(2),
             output_records: 100_000,
             output_bytes: 32 << 20,
+            handles: 1_000,
+            instances: 512,
+            log_lines: 100,
+            state: 64 << 20,
+            state_value: 1 << 20,
         }
     }
 }
@@ -193,6 +214,30 @@ pub struct BatchLimits {
 impl Default for BatchLimits {
     fn default() -> Self {
         Self { records: 1_000, bytes: 1 << 20, linger: Duration::ZERO }
+    }
+}
+
+/// What a new version of a running stage's plugin has to show before the one before it is let go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Probation {
+    /// Batches that it processes without a failure, 0..=10,000; default 20.
+    pub batches: u32,
+    /// How long it runs at least, 0..=1 h; default 10 s.
+    pub time: Duration,
+    /// Share of its messages that it may refuse beyond what the version before refuses, 0..=1; default 0.01.
+    pub errors: f64,
+}
+
+impl Probation {
+    /// Whether a new version is simply believed.
+    pub fn is_off(&self) -> bool {
+        self.batches == 0 && self.time.is_zero()
+    }
+}
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self { batches: 20, time: Duration::from_secs(10), errors: 0.01 }
     }
 }
 

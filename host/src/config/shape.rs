@@ -152,10 +152,6 @@ impl Words<'_> {
 /// Keys that mean something, but not at this place or not yet.
 fn elsewhere(path: &KeyPath, key: &str) -> Option<(String, String)> {
     match (path.segments().len(), path.key_at(0)?, path.key_at(2), key) {
-        (3, _, Some("grants"), _) => Some((
-            "grants come with a later version".to_string(),
-            "a plugin reaches nothing outside yet: remove the key".to_string(),
-        )),
         (2, "topics", _, "compression") => Some((
             "choosing the compression comes with a later version".to_string(),
             "remove the key: lz4 is used where the server has it, else pglz".to_string(),

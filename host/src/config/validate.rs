@@ -1,6 +1,7 @@
 //! From a parsed file to typed values: names, units, ranges, secrets. Goes on after a mistake, so that a file is judged
 //! as a whole. What ties several sections or files together is in [`super::links`].
 
+mod grants;
 mod stage;
 mod tests;
 mod topic;

@@ -145,21 +145,33 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Moves a group, fencing whoever runs it. Makes the group if it is new.
+    /// Moves a group, fencing whoever runs it, and with `clear_state` forgets what its stage keeps, in one transaction:
+    /// nothing runs at the new place with the old state, or the other way round. Makes the group if it is new.
     pub async fn seek(
         &self,
         group: &GroupName,
         topic: &TopicName,
         target: &SeekTarget,
         partition: Option<Partition>,
+        clear_state: bool,
     ) -> Result<(), LogError> {
+        let mut transaction = self.pool.begin().await?;
+        if clear_state {
+            sqlx::query("SELECT tidemill.clear_state($1, $2, $3)")
+                .bind(group.as_str())
+                .bind(topic.as_str())
+                .bind(partition.map(|p| p as i32))
+                .execute(&mut *transaction)
+                .await?;
+        }
         sqlx::query("SELECT * FROM tidemill.seek($1, $2, $3, $4)")
             .bind(group.as_str())
             .bind(topic.as_str())
             .bind(target.to_string())
             .bind(partition.map(|p| p as i32))
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
+        transaction.commit().await?;
         Ok(())
     }
 

@@ -24,6 +24,8 @@ mod listener;
 
 /// The channel, for anybody who listens with psql.
 pub const CHANNEL: &str = "tidemill_appended";
+/// Says that a stage is to run another plugin; the migration that makes `tidemill.stage_plugins` sends it.
+pub const PLUGINS: &str = "tidemill_plugins";
 
 /// The shortest time between two NOTIFYs of one hub.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -45,11 +47,12 @@ struct Shared {
     /// Topics that other processes have not been told of. Bounded by the number of topics.
     dirty: Mutex<BTreeSet<TopicId>>,
     send: Notify,
+    plugins: watch::Sender<()>,
 }
 
-/// Waits for a topic to grow. Made before the first read, it misses nothing that comes after.
+/// Waits for a topic to grow, or for [`PLUGINS`]. Made before the first read, it misses nothing that comes after.
 #[derive(Debug)]
-pub struct TopicWaiter(watch::Receiver<()>);
+pub struct Waiter(watch::Receiver<()>);
 
 impl NotifyHub {
     /// Starts the tasks. `listen` is None behind a pooler, where LISTEN does not work: other processes' appends are
@@ -60,6 +63,7 @@ impl NotifyHub {
             topics: Mutex::default(),
             dirty: Mutex::default(),
             send: Notify::new(),
+            plugins: watch::Sender::new(()),
         });
         let mut tasks = vec![tokio::spawn(notify(shared.clone(), pool))];
         if let Some(options) = listen {
@@ -77,18 +81,23 @@ impl NotifyHub {
     }
 
     /// Waits for a topic from now on.
-    pub fn subscribe(&self, topic: TopicId) -> TopicWaiter {
+    pub fn subscribe(&self, topic: TopicId) -> Waiter {
         let mut topics = locked(&self.shared.topics);
         if !topics.contains_key(&topic) {
             topics.retain(|_, waiters| waiters.receiver_count() > 0);
         }
-        TopicWaiter(topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe())
+        Waiter(topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe())
+    }
+
+    /// Waits for [`PLUGINS`] from now on.
+    pub fn plugins(&self) -> Waiter {
+        Waiter(self.shared.plugins.subscribe())
     }
 }
 
-impl TopicWaiter {
-    /// Returns at once if the topic was said to have grown since the last call, else when it is. Wake-ups in between
-    /// count as one, and some are for nothing. Put a poll interval beside it. May be cancelled.
+impl Waiter {
+    /// Returns at once if something was said since the last call, else when it is. Wake-ups in between count as one, and
+    /// some are for nothing. Put a poll interval beside it. May be cancelled.
     pub async fn woken(&mut self) {
         if self.0.changed().await.is_err() {
             // The hub is gone: nobody will wake us, and the caller polls.
@@ -105,6 +114,7 @@ impl Shared {
     }
 
     fn wake_all(&self) {
+        self.plugins.send_replace(());
         locked(&self.topics).values().for_each(|waiters| {
             waiters.send_replace(());
         });

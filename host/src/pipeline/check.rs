@@ -128,6 +128,9 @@ fn errors(place: &Place<'_>, stage: &StagePlan, error: ComponentError) -> Vec<Co
     let findings = match error {
         ComponentError::Lint(findings) => findings,
         ComponentError::NotFound(missing) => vec![finding("plugin", missing.message(), Some(missing.help()))],
+        ComponentError::NotGranted { from, error, help } => {
+            vec![finding("grants", format!("{from}: {error}"), Some(help))]
+        }
         ComponentError::Pinned { .. } => vec![finding("sha256", error.to_string(), None)],
         _ => vec![finding("plugin", error.to_string(), None)],
     };

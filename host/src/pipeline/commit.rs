@@ -1,4 +1,4 @@
-//! The one commit: offset or position, table rows, dead letters and outputs, or none of them.
+//! The one commit: offset or position, state, table rows, dead letters and outputs, or none of them.
 //!
 //! Guarantee: the first statement checks the lease's epoch and the offset it expects, in the same transaction as the rest.
 //! Order: the counters of output partitions come last, sorted, since their locks hold up every other append.
@@ -14,6 +14,7 @@ use super::backoff::Backoff;
 use super::effects::{DeadLetter, Effects};
 use super::stage::{Stage, StageError};
 use super::status::State;
+use super::version::Version;
 use crate::config::plan::Acks;
 use crate::ids::{Offset, TopicName};
 use crate::log::AppendError;
@@ -49,8 +50,11 @@ enum Standing {
 }
 
 /// Writes a batch's effects, again and again until it is known that they are stored or that they may not be.
+///
+/// `version` made them: outputs and dead letters name its digest.
 pub async fn commit(
     stage: &Stage,
+    version: &Version,
     step: Step<'_>,
     effects: &Effects,
     token: &CancellationToken,
@@ -58,7 +62,7 @@ pub async fn commit(
     let mut backoff = Backoff::default();
     let mut tried = false;
     loop {
-        let error = match write(stage, step, effects).await {
+        let error = match write(stage, version, step, effects).await {
             Ok(()) => break,
             Err(error) => error,
         };
@@ -124,7 +128,7 @@ fn fenced(stage: &Stage, step: Step<'_>) -> StageError {
     }
 }
 
-/// Wakes whoever waits for what was just committed.
+/// Tells those who wait for what was just committed, and the state.
 fn after(stage: &Stage, effects: &Effects) {
     for topic in effects.topics() {
         stage.services.log.hub().appended(topic);
@@ -132,15 +136,23 @@ fn after(stage: &Stage, effects: &Effects) {
     for (table, _) in &effects.tables {
         table.wake();
     }
+    if let Some(state) = &effects.state {
+        state.committed();
+    }
 }
 
-async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), WriteError> {
+async fn write(
+    stage: &Stage,
+    version: &Version,
+    step: Step<'_>,
+    effects: &Effects,
+) -> Result<(), WriteError> {
     let pool: &PgPool = stage.services.log.pool();
-    let digest = stage.plugin.digest().to_string();
+    let digest = version.digest();
     let mut transaction = pool.begin().await?;
     let lineage_input = match step {
         Step::Group { lease, from, to } => {
-            advance_in(&mut transaction, lease, from, to, &digest).await?;
+            advance_in(&mut transaction, lease, from, to, digest).await?;
             Some(InputRange { partition: lease.partition, offset: from })
         }
         Step::Source { lease, position } => {
@@ -151,18 +163,21 @@ async fn write(stage: &Stage, step: Step<'_>, effects: &Effects) -> Result<(), W
             None
         }
     };
+    if let Some(state) = &effects.state {
+        state.store_in(&mut transaction).await?;
+    }
     for (table, changes) in &effects.tables {
         apply_in(&mut transaction, table, changes.clone()).await?;
     }
     if let Some(topic) = &stage.input {
         for letter in &effects.dead {
-            bury(&mut transaction, stage, &topic.name, letter, &digest).await?;
+            bury(&mut transaction, stage, &topic.name, letter, digest).await?;
         }
     }
     for output in &effects.outputs {
         let identity = output.index.iter().enumerate().all(|(at, index)| at == *index as usize);
         let lineage = Lineage {
-            origin: Some(stage.origin),
+            origin: Some(version.origin),
             input: lineage_input,
             index: (lineage_input.is_some() && !identity).then(|| output.index.clone()),
         };

@@ -3,6 +3,11 @@
 //! The plugin runs outside any transaction. What fails is data: a refused message goes where `on_error` says; a batch that
 //! makes the plugin trap, time out or grow too large is cut in half until the one message at fault stands alone, so that
 //! the rest goes on. Order is kept throughout: nothing after a message is committed before it is.
+//!
+//! A new version is taken over between two batches. While it is on probation none of this is held against the messages:
+//! at its first failure the version before takes the same batch, and what it refuses the version before is asked about.
+
+mod call;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,31 +16,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::commit::{Step, commit};
-use super::effects::{self, DeadKind, DeadLetter, Effects, Verdict, judge};
+use super::current::{Current, is_of_the_host};
+use super::effects::{DeadKind, DeadLetter, Effects};
 use super::intake::Intake;
-use super::stage::{Stage, StageError};
+use super::stage::{Stage, StageError, state_limits};
 use super::status::State;
-use crate::config::plan::{Cold, OnError, StageKind};
+use super::version::{Trial, Version};
+use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
-use crate::plugin::{CallError, Header as PluginHeader, Instance, Message, Token};
+use crate::plugin::{CallError, Context, Grant, Instance, Seed};
 use crate::record::Record;
 use crate::replay::ReplayError;
+use crate::state::TaskState;
+use call::{Answer, ask, messages};
 
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a task asks for a partition that another host holds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// What a plugin made of a batch.
-enum Answer {
-    /// These effects, with these messages (index, reason) refused.
-    Done(Effects, Vec<(usize, String)>),
-    /// The message at the index is to come again.
-    Redeliver { index: usize, after: Option<Duration> },
-}
 
 /// Runs one partition until the token is cancelled or something ends it.
 pub async fn run(
@@ -60,8 +61,10 @@ pub async fn run(
                 continue;
             }
         };
-        let mut task = Task::new(&stage, topic.clone(), &lease).await?;
-        let ended = task.run(&token).await;
+        let ended = match Task::new(&stage, topic.clone(), &lease).await {
+            Ok(mut task) => task.run(&token).await,
+            Err(error) => Err(error),
+        };
         match ended {
             // A seek or another host: look again who owns it.
             Err(StageError::Fenced { .. }) => {
@@ -88,7 +91,10 @@ struct Task<'a> {
     topic: Arc<Topic>,
     intake: Intake,
     offset: Offset,
-    instance: Option<Instance>,
+    current: Current<'a>,
+    /// An instance of the version before, while it is asked about what the current one refuses.
+    elder: Option<Instance>,
+    state: Option<TaskState>,
     /// Records the next call may get: halved by a failure, doubled by a success.
     size: usize,
     /// Deliveries so far of the message at `offset`.
@@ -102,14 +108,24 @@ impl<'a> Task<'a> {
         let intake =
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
-        let instance = Some(stage.instantiate().await?);
+        let current = Current::start(stage, lease.partition).await?;
+        let state = match stage.plan.grants.contains(&Grant::State) {
+            true => {
+                let limits = state_limits(&stage.plan.limits);
+                let opened = TaskState::open(stage.services.log.pool(), lease, limits).await;
+                Some(opened.map_err(|error| StageError::Again(error.to_string()))?)
+            }
+            false => None,
+        };
         Ok(Self {
             stage,
             lease,
             topic,
             intake,
             offset,
-            instance,
+            current,
+            elder: None,
+            state,
             size,
             attempts: 0,
             backoff: Backoff::default(),
@@ -123,6 +139,11 @@ impl<'a> Task<'a> {
                 there = self.intake.fill(PATIENCE) => there.map_err(|error| self.explain(error))?,
                 () = token.cancelled() => return Ok(()),
             };
+            if self.current.follow().await? {
+                // What the version before could not do is no fault of this one.
+                self.attempts = 0;
+                self.elder = None;
+            }
             if !there {
                 self.check_lease().await?;
                 continue;
@@ -130,7 +151,15 @@ impl<'a> Task<'a> {
             let batch = self.intake.batch(self.size).to_vec();
             let answer = self.call(&batch).await;
             match answer {
-                Ok(Answer::Done(effects, refused)) => self.finish(&batch, effects, refused, token).await?,
+                Ok(Answer::Done(effects, refused)) => match self.current.trial() {
+                    Some(trial) if !refused.is_empty() => {
+                        self.ask_elder(&trial, &batch, *effects, refused, token).await?;
+                    }
+                    _ => {
+                        let version = self.current.version().clone();
+                        self.finish(&version, &batch, *effects, refused, token).await?;
+                    }
+                },
                 Ok(Answer::Redeliver { index, after }) => self.redeliver(&batch, index, after, token).await?,
                 Err(error) => self.failed(&batch, error, token).await?,
             }
@@ -161,24 +190,93 @@ impl<'a> Task<'a> {
     }
 
     async fn call(&mut self, batch: &[Record]) -> Result<Answer, CallError> {
-        let mut instance = match self.instance.take() {
-            Some(instance) if !instance.poisoned() => instance,
-            _ => self.stage.instantiate().await.map_err(|error| match error {
-                StageError::Fatal(reason) => CallError::Fatal(reason),
-                error => CallError::Internal { message: error.to_string() },
-            })?,
-        };
+        let mut instance = self.current.take().await?;
+        let version = self.current.version().clone();
+        let answer = self.ask(&version, &mut instance, batch).await;
+        self.current.keep(instance);
+        answer
+    }
+
+    /// One call of a version, and what it wrote to the state: nothing of an earlier call is left in that.
+    async fn ask(
+        &mut self,
+        version: &Version,
+        instance: &mut Instance,
+        batch: &[Record],
+    ) -> Result<Answer, CallError> {
         let messages = messages(batch, self.attempts + 1);
-        let answer = ask(self.stage, &mut instance, self.lease, batch, messages).await;
-        if !instance.poisoned() {
-            self.instance = Some(instance);
+        instance.set_context(self.context(batch));
+        let mut answer = ask(self.stage, version, instance, self.lease, batch, messages).await;
+        if let (Ok(Answer::Done(effects, _)), Some(state)) = (&mut answer, &mut self.state) {
+            effects.state = state.take().await;
         }
         answer
+    }
+
+    /// A version on probation refuses messages: the version before is given the same batch, and its answer counts. So no
+    /// message is given up for what a new version makes of it, unless the one before fails on the batch as well.
+    async fn ask_elder(
+        &mut self,
+        trial: &Trial,
+        batch: &[Record],
+        effects: Effects,
+        refused: Vec<(usize, String)>,
+        token: &CancellationToken,
+    ) -> Result<(), StageError> {
+        let elder = &trial.elder;
+        let mut instance = match self.elder.take() {
+            Some(instance) if !instance.poisoned() => instance,
+            _ => {
+                let made = self.stage.instantiate(elder).await;
+                made.map_err(|error| StageError::Again(self.stage.words(&error)))?
+            }
+        };
+        let answer = self.ask(elder, &mut instance, batch).await;
+        self.elder = Some(instance);
+        let Ok(Answer::Done(elders, also_refused)) = answer else {
+            let version = self.current.version().clone();
+            return self.finish(&version, batch, effects, refused, token).await;
+        };
+        let taken = |index: &usize| !also_refused.iter().any(|(also, _)| also == index);
+        let first = refused.iter().find(|(index, _)| taken(index)).map(|(_, reason)| reason.clone());
+        let more = refused.iter().filter(|(index, _)| taken(index)).count();
+        let verdict = trial.count.weigh(batch.len(), more);
+        self.finish(elder, batch, *elders, also_refused, token).await?;
+        match verdict {
+            Some(verdict) => {
+                let first = self.stage.plan.config.scrub(&first.unwrap_or_default());
+                self.give_up_version(&format!("{verdict}; the first because: {first}")).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The version on probation has failed: the one before goes on with the batch that is not committed.
+    async fn give_up_version(&mut self, reason: &str) -> Result<(), StageError> {
+        self.current.give_up(reason).await?;
+        self.attempts = 0;
+        self.elder = None;
+        self.size = self.stage.plan.batch.records as usize;
+        self.backoff.reset();
+        Ok(())
+    }
+
+    /// What the call sees of time, chance and state: all of it follows from the batch and from what is committed.
+    fn context(&mut self, batch: &[Record]) -> Context {
+        let last = batch.last().map_or(self.offset, |record| record.offset);
+        let (group, topic) = (self.lease.group.as_str(), self.topic.name.as_str());
+        let seed = Seed::of_batch(group, topic, self.lease.partition, self.offset);
+        let mut context = Context { now: self.intake.appended_at(last), seed, state: None };
+        if let Some(state) = &mut self.state {
+            state.begin(&mut context);
+        }
+        context
     }
 
     /// Commits a batch whose plugin call went well.
     async fn finish(
         &mut self,
+        version: &Version,
         batch: &[Record],
         mut effects: Effects,
         refused: Vec<(usize, String)>,
@@ -195,20 +293,33 @@ impl<'a> Task<'a> {
             let attempts = if index == 0 { self.attempts + 1 } else { 1 };
             self.give_up(&mut effects, record, DeadKind::Reject, reason, attempts);
         }
-        self.store(batch.len(), effects, token).await?;
+        self.store(version, batch.len(), effects, token).await?;
         self.size = (self.size * 2).min(self.stage.plan.batch.records as usize);
         Ok(())
     }
 
+    /// `version` made the effects.
     async fn store(
         &mut self,
+        version: &Version,
         count: usize,
         effects: Effects,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         let step = Step::Group { lease: self.lease, from: self.offset, to: self.offset + count as Offset };
-        commit(self.stage, step, &effects, token).await?;
+        match commit(self.stage, version, step, &effects, token).await {
+            Err(StageError::Fatal(reason)) if version.trial().is_some() => {
+                return self.give_up_version(&reason).await;
+            }
+            committed => committed?,
+        }
         self.stage.cell.count(count, effects.records_out(), effects.refused);
+        let current = self.current.version();
+        let weighed = version.digest() != current.digest();
+        self.stage.passed(current, if weighed { 0 } else { count }).await;
+        if self.current.trial().is_none() {
+            self.elder = None;
+        }
         self.intake.done(count);
         self.offset += count as Offset;
         self.attempts = 0;
@@ -255,7 +366,7 @@ impl<'a> Task<'a> {
         self.size = 1;
         let wait = after.unwrap_or_else(|| self.backoff.pause());
         self.set(State::Backoff, Some(format!("offset {} is to come again", batch[0].offset)));
-        stopped(token, wait).await;
+        self.pause(token, wait).await;
         Ok(())
     }
 
@@ -267,13 +378,17 @@ impl<'a> Task<'a> {
         reason: String,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
+        if self.current.trial().is_some() {
+            return self.give_up_version(&format!("at offset {}: {reason}", batch[0].offset)).await;
+        }
         if self.stage.on_error() == OnError::Stop {
             return self.stop_before(batch, 0, reason);
         }
         let mut effects = Effects { refused: 1, ..Effects::default() };
         tracing::warn!(stage = self.stage.label(), offset = batch[0].offset, reason, "message given up");
         self.give_up(&mut effects, &batch[0], kind, reason, self.attempts);
-        self.store(1, effects, token).await
+        let version = self.current.version().clone();
+        self.store(&version, 1, effects, token).await
     }
 
     /// The call itself failed.
@@ -284,6 +399,12 @@ impl<'a> Task<'a> {
         token: &CancellationToken,
     ) -> Result<(), StageError> {
         let words = self.stage.words(&error);
+        let tries =
+            matches!(error, CallError::Retry { .. }) && self.attempts + 1 < self.stage.plan.max_attempts;
+        if self.current.trial().is_some() && !tries && !is_of_the_host(&error) {
+            let reason = format!("at offset {}: {words}", self.offset);
+            return self.give_up_version(&reason).await;
+        }
         let kind = match &error {
             CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
                 return Err(StageError::Fatal(words));
@@ -292,15 +413,15 @@ impl<'a> Task<'a> {
                 let wait = after.unwrap_or_else(|| self.backoff.pause());
                 self.attempts += 1;
                 self.set(State::Backoff, Some(words));
-                stopped(token, wait).await;
+                self.pause(token, wait).await;
                 return Ok(());
             }
-            CallError::Trap { .. } => DeadKind::Trap,
-            CallError::Deadline { .. } => DeadKind::Deadline,
-            CallError::Memory { .. } => DeadKind::Memory,
-            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => DeadKind::Output,
-            _ => return Err(StageError::Again(words)),
+            error => match DeadKind::of(error) {
+                Some(kind) => kind,
+                None => return Err(StageError::Again(words)),
+            },
         };
+        self.stage.cell.failed(kind.as_str());
         let stage = self.stage.label();
         tracing::warn!(
             stage,
@@ -318,67 +439,18 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, kind, words, token).await;
         }
         self.set(State::Backoff, Some(words));
-        stopped(token, self.backoff.pause()).await;
+        let wait = self.backoff.pause();
+        self.pause(token, wait).await;
         Ok(())
     }
-}
 
-fn messages(batch: &[Record], first_attempt: u32) -> Vec<Message> {
-    let message = |(at, record): (usize, &Record)| Message {
-        partition: record.partition,
-        offset: record.offset,
-        timestamp: record.timestamp,
-        attempt: if at == 0 { first_attempt } else { 1 },
-        key: record.key.as_ref().map(|key| key.to_vec()),
-        headers: record
-            .headers
-            .iter()
-            .map(|header| PluginHeader { name: header.name.clone(), value: header.value.to_vec() })
-            .collect(),
-        payload: record.payload.to_vec(),
-    };
-    batch.iter().enumerate().map(message).collect()
-}
-
-/// One call of the stage's kind.
-async fn ask(
-    stage: &Stage,
-    instance: &mut Instance,
-    lease: &Lease,
-    batch: &[Record],
-    messages: Vec<Message>,
-) -> Result<Answer, CallError> {
-    let mut effects = Effects::default();
-    let refusals = match stage.plan.kind {
-        StageKind::Transform => {
-            let outcome = instance.process(messages).await?;
-            effects.outputs = effects::route(&stage.outputs, outcome.emissions, batch);
-            outcome.refusals
+    /// Waits, unless the host stops or another version comes: that one may do better.
+    async fn pause(&mut self, token: &CancellationToken, wait: Duration) {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.current.pause(wait) => {}
         }
-        StageKind::Materializer => {
-            let outcome = instance.materialize(messages).await?;
-            effects.tables = effects::changes(stage, outcome.changes, batch);
-            outcome.refusals
-        }
-        StageKind::Sink => {
-            let topic = stage.input.as_ref().map(|topic| topic.name.to_string()).unwrap_or_default();
-            let first = batch.first().map_or(0, |record| record.offset);
-            let next = first + batch.len() as Offset;
-            let group = lease.group.to_string();
-            instance
-                .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
-                .await?
-        }
-        StageKind::Producer => {
-            return Err(CallError::Fatal("a producer reads no topic".to_string()));
-        }
-    };
-    Ok(match judge(refusals) {
-        Verdict::Commit(rejected) => Answer::Done(effects, rejected),
-        Verdict::Redeliver { index, after } => {
-            Answer::Redeliver { index, after: after.map(Duration::from_micros) }
-        }
-    })
+    }
 }
 
 /// A group that lags behind what is in Postgres is told what it misses and where that is.

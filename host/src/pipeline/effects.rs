@@ -7,9 +7,11 @@ use bytes::Bytes;
 
 use crate::ids::{Micros, Partition, TopicId};
 use crate::log::{Topic, partition_of};
-use crate::pipeline::stage::Stage;
-use crate::plugin::{Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value};
+use crate::plugin::{
+    CallError, Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value,
+};
 use crate::record::{Header, NewRecord, Record};
+use crate::state::StateChanges;
 use crate::tables::Table;
 use crate::tables::apply::fold;
 use crate::tables::spec::{Cell, Change, RowChange};
@@ -21,6 +23,7 @@ pub struct Effects {
     pub outputs: Vec<Output>,
     pub tables: Vec<(Arc<Table>, Vec<Change>)>,
     pub dead: Vec<DeadLetter>,
+    pub state: Option<StateChanges>,
     /// Messages refused, whatever became of them.
     pub refused: usize,
 }
@@ -54,6 +57,17 @@ pub enum DeadKind {
 }
 
 impl DeadKind {
+    /// How a call failed by the plugin's fault; None if it was not that.
+    pub fn of(error: &CallError) -> Option<Self> {
+        match error {
+            CallError::Trap { .. } => Some(Self::Trap),
+            CallError::Deadline { .. } => Some(Self::Deadline),
+            CallError::Memory { .. } => Some(Self::Memory),
+            CallError::OutputTooLarge(_) | CallError::BadOutput { .. } => Some(Self::Output),
+            _ => None,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reject => "reject",
@@ -126,7 +140,11 @@ fn new_record(emission: Emission, timestamp: Option<Micros>) -> NewRecord {
 }
 
 /// Sorts row changes by table and folds them to one per key.
-pub fn changes(stage: &Stage, rows: Vec<PluginChange>, inputs: &[Record]) -> Vec<(Arc<Table>, Vec<Change>)> {
+pub fn changes(
+    tables: &BTreeMap<String, Arc<Table>>,
+    rows: Vec<PluginChange>,
+    inputs: &[Record],
+) -> Vec<(Arc<Table>, Vec<Change>)> {
     let mut by_table: BTreeMap<String, Vec<Change>> = BTreeMap::new();
     for change in rows {
         let Some(record) = inputs.get(change.input as usize) else { continue };
@@ -140,7 +158,7 @@ pub fn changes(stage: &Stage, rows: Vec<PluginChange>, inputs: &[Record]) -> Vec
     by_table
         .into_iter()
         .filter_map(|(name, changes)| {
-            let table = stage.tables.get(&name)?;
+            let table = tables.get(&name)?;
             Some((table.clone(), fold(&table.spec, changes)))
         })
         .collect()

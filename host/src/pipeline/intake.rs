@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::plan::BatchLimits;
-use crate::ids::{Offset, Partition};
+use crate::ids::{Micros, Offset, Partition};
 use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Replay, ReplayError};
@@ -14,6 +14,8 @@ use crate::replay::{Cursor, Replay, ReplayError};
 pub struct Intake {
     cursor: Cursor,
     waiting: VecDeque<Record>,
+    /// When the records were appended: after the last of each stored row, and the time.
+    appended: VecDeque<(Offset, Micros)>,
     bytes: u64,
     limits: BatchLimits,
 }
@@ -30,6 +32,7 @@ impl Intake {
         Self {
             cursor: replay.cursor(topic, vec![(partition, from)], fetch),
             waiting: VecDeque::new(),
+            appended: VecDeque::new(),
             bytes: 0,
             limits,
         }
@@ -52,6 +55,7 @@ impl Intake {
             let Some(batch) = self.cursor.next(patience).await? else { break };
             self.bytes += batch.records.iter().map(|record| record.size() as u64).sum::<u64>();
             self.waiting.extend(batch.records.iter().cloned());
+            self.appended.push_back((batch.next_offset(), batch.appended_at));
         }
         Ok(!self.waiting.is_empty())
     }
@@ -76,10 +80,17 @@ impl Intake {
         &self.waiting.make_contiguous()[..take]
     }
 
+    /// When a record that waits was appended: the same whenever it is read, and never against the order of offsets.
+    pub fn appended_at(&self, offset: Offset) -> Micros {
+        let row = self.appended.iter().find(|(next, _)| offset < *next);
+        row.map_or(0, |(_, appended_at)| *appended_at)
+    }
+
     /// Forgets the first `count` records: they are committed.
     pub fn done(&mut self, count: usize) {
         for record in self.waiting.drain(..count.min(self.waiting.len())) {
             self.bytes = self.bytes.saturating_sub(record.size() as u64);
+            self.appended.pop_front_if(|(next, _)| *next <= record.offset + 1);
         }
     }
 }

@@ -8,12 +8,14 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::commit::{Step, commit};
 use super::consume::stopped;
-use super::effects::{Effects, route};
+use super::current::{Current, is_of_the_host};
+use super::effects::{DeadKind, Effects, route};
 use super::stage::{Stage, StageError};
 use super::status::State;
+use super::version::Version;
 use crate::ids::Micros;
 use crate::log::offsets::SourceLease;
-use crate::plugin::{CallError, Instance, Poll, Production};
+use crate::plugin::{CallError, Context, Poll, Production, Seed};
 
 /// How often a host asks for a producer that another one runs.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -44,36 +46,68 @@ pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), Stag
 
 async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken) -> Result<(), StageError> {
     let clock = stage.services.log.clock();
-    let mut instance = stage.instantiate().await?;
+    let mut current = Current::start(stage, 0).await?;
     let mut backoff = Backoff::default();
     stage.cell.set(0, State::Running, None);
     while !token.is_cancelled() {
+        current.follow().await?;
         let request = Poll {
             position: lease.position.clone(),
             now: clock.now(),
             max_records: stage.plan.batch.records,
         };
-        let production = match instance.produce(request).await {
+        let production = match ask(stage, &mut current, request).await {
             Ok(production) => production,
             Err(error) => {
-                let wait = after_failure(stage, &mut instance, error, &mut backoff).await?;
-                stopped(token, wait).await;
+                let wait = after_failure(stage, &mut current, error, &mut backoff).await?;
+                pause(&mut current, token, wait).await;
                 continue;
             }
         };
         let next = production.next;
-        store(stage, lease, production, token).await?;
+        let version = current.version().clone();
+        match store(stage, &version, lease, production, token).await {
+            Err(StageError::Fatal(reason)) if version.trial().is_some() => {
+                current.give_up(&reason).await?;
+                continue;
+            }
+            stored => stored?,
+        }
         backoff.reset();
-        let pause = next.saturating_sub(clock.now()).clamp(0, LONGEST_PAUSE);
-        if pause > 0 {
-            stopped(token, Duration::from_micros(pause as u64)).await;
+        let wait = next.saturating_sub(clock.now()).clamp(0, LONGEST_PAUSE);
+        if wait > 0 {
+            pause(&mut current, token, Duration::from_micros(wait as u64)).await;
         }
     }
     Ok(())
 }
 
+async fn ask(stage: &Stage, current: &mut Current<'_>, request: Poll) -> Result<Production, CallError> {
+    let mut instance = current.take().await?;
+    instance.set_context(context(stage, &request));
+    let answer = instance.produce(request).await;
+    current.keep(instance);
+    answer
+}
+
+/// Waits, unless the host stops or another version comes.
+async fn pause(current: &mut Current<'_>, token: &CancellationToken, wait: Duration) {
+    tokio::select! {
+        () = token.cancelled() => {}
+        () = current.pause(wait) => {}
+    }
+}
+
+/// Time and chance of a call: from the poll, which the position makes the same again after a restart, but for its time.
+fn context(stage: &Stage, poll: &Poll) -> Context {
+    let position = poll.position.as_deref().unwrap_or_default();
+    let seed = Seed::of(&[stage.label().as_bytes(), position]);
+    Context { now: poll.now, seed, state: None }
+}
+
 async fn store(
     stage: &Stage,
+    version: &Version,
     lease: &mut SourceLease,
     production: Production,
     token: &CancellationToken,
@@ -82,33 +116,42 @@ async fn store(
         return Ok(());
     }
     let effects = Effects { outputs: route(&stage.outputs, production.emissions, &[]), ..Effects::default() };
-    commit(stage, Step::Source { lease, position: &production.position }, &effects, token).await?;
+    commit(stage, version, Step::Source { lease, position: &production.position }, &effects, token).await?;
     lease.position = Some(production.position);
     lease.commits += 1;
     stage.cell.count(0, effects.records_out(), 0);
+    stage.passed(version, effects.records_out()).await;
     stage.cell.set(0, State::Running, None);
     Ok(())
 }
 
-/// How long to wait after a call that failed, with a fresh instance where the old one is spoilt.
+/// How long to wait after a call that failed. A version on probation is given up at once: the one before goes on from the
+/// position that is stored.
 async fn after_failure(
     stage: &Stage,
-    instance: &mut Instance,
+    current: &mut Current<'_>,
     error: CallError,
     backoff: &mut Backoff,
 ) -> Result<Duration, StageError> {
     let words = stage.words(&error);
+    if current.trial().is_some() && !is_of_the_host(&error) && !matches!(error, CallError::Retry { .. }) {
+        current.give_up(&words).await?;
+        backoff.reset();
+        return Ok(Duration::ZERO);
+    }
     let wait = match &error {
         CallError::Fatal(_) | CallError::Configure(_) | CallError::BadDescriptor { .. } => {
             return Err(StageError::Fatal(words));
         }
         CallError::Retry { after, .. } => after.unwrap_or_else(|| backoff.pause()),
-        _ => backoff.pause(),
+        error => {
+            if let Some(kind) = DeadKind::of(error) {
+                stage.cell.failed(kind.as_str());
+            }
+            backoff.pause()
+        }
     };
     tracing::warn!(stage = stage.label(), error = words, "the producer failed");
     stage.cell.set(0, State::Backoff, Some(words));
-    if instance.poisoned() {
-        *instance = stage.instantiate().await?;
-    }
     Ok(wait)
 }

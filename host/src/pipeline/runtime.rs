@@ -7,18 +7,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::component::{self, Component, ComponentError};
+use super::component::ComponentError;
+use super::reload::PushError;
+use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
-use super::status::{PipelineStatus, StageCell};
+use super::status::{Candidate, FilesError, PipelineStatus, StageCell};
 use super::supervisor::Running;
-use crate::config::plan::{PipelinePlan, Plan, StageKind, StagePlan};
+use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
-use crate::config::{Change, StageKey, diff};
+use crate::config::{Change, Diff, StageKey, diff};
 use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
 use crate::log::offsets::HEARTBEAT;
-use crate::plugin::{ColumnType, Descriptor, PluginEngine, Table as TableDescriptor};
-use crate::tables::{self, ColumnSpec, Keeper, TableError, TableSpec, Tables};
+use crate::plugin::{ColumnType, PluginEngine, Table as TableDescriptor};
+use crate::registry::{Registry, RegistryError};
+use crate::tables::{self, ColumnSpec, TableError, TableSpec, Tables};
 
 /// Why a plan was not applied. What ran before runs on.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,10 @@ pub enum ApplyError {
     Table { stage: String, error: TableError },
     #[error("{stage}: {error}")]
     Log { stage: String, error: LogError },
+    #[error("{stage} cannot have this shadow: {words}")]
+    Shadow { stage: String, words: String },
+    #[error("{stage}: {error}")]
+    Registry { stage: String, error: RegistryError },
 }
 
 impl ApplyError {
@@ -40,7 +47,8 @@ impl ApplyError {
             Self::Component { error, .. } => !matches!(error, ComponentError::Unreadable { .. }),
             Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
-            Self::Log { .. } => false,
+            Self::Shadow { .. } => true,
+            Self::Log { .. } | Self::Registry { .. } => false,
         }
     }
 }
@@ -48,7 +56,7 @@ impl ApplyError {
 /// All running pipelines of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -57,17 +65,25 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-struct Inner {
-    engine: PluginEngine,
-    services: Services,
-    tables: Tables,
-    folders: PluginFolders,
-    token: CancellationToken,
+pub(super) struct Inner {
+    pub engine: PluginEngine,
+    pub services: Services,
+    pub tables: Tables,
+    pub folders: PluginFolders,
+    pub token: CancellationToken,
     /// What runs. Only `apply` and `stop` change it, one at a time.
     running: Mutex<BTreeMap<StageKey, Running>>,
-    plan: std::sync::Mutex<Plan>,
-    /// The cells of what runs, for those who only look.
-    cells: std::sync::Mutex<BTreeMap<StageKey, Arc<StageCell>>>,
+    pub plan: std::sync::Mutex<Plan>,
+    /// The stages of what runs, for those who do not start or stop them.
+    stages: std::sync::Mutex<BTreeMap<StageKey, Arc<Stage>>>,
+    /// Decisions that this host could not follow, by stage: their epoch, and when that was.
+    pub stuck: std::sync::Mutex<BTreeMap<String, (i64, Instant)>>,
+    /// Why the pipeline files as they are now do not run.
+    files: std::sync::Mutex<Option<FilesError>>,
+    /// The shadows of stages that run here, by `pipeline/stage`.
+    pub shadows: Mutex<BTreeMap<String, ShadowRun>>,
+    /// Their cells, for those who only look.
+    pub shadow_cells: std::sync::Mutex<Vec<Arc<StageCell>>>,
 }
 
 impl Runtime {
@@ -80,17 +96,23 @@ impl Runtime {
             token: CancellationToken::new(),
             running: Mutex::default(),
             plan: std::sync::Mutex::default(),
-            cells: std::sync::Mutex::default(),
+            stages: std::sync::Mutex::default(),
+            stuck: std::sync::Mutex::default(),
+            files: std::sync::Mutex::default(),
+            shadows: Mutex::default(),
+            shadow_cells: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
     /// Makes what runs equal to `plan`: builds what is new or changed, then stops what is gone or changed, then starts.
-    /// When anything cannot be built nothing is stopped.
+    /// When anything cannot be built nothing is stopped, and nothing is decided for other hosts.
+    ///
+    /// A stage that changes while it runs must take its new config first; one that is added starts, and shows what is wrong.
     pub async fn apply(&self, plan: Plan) -> Result<(), ApplyError> {
         let inner = &self.inner;
         let mut running = inner.running.lock().await;
-        let changes = diff(&lock(&inner.plan), &plan);
+        let mut changes = diff(&lock(&inner.plan), &plan);
         for (name, _) in changes.topics.iter().filter(|(_, change)| **change != Change::Removed) {
             let declared = plan.pipelines.values().find_map(|pipeline| pipeline.topics.get(name));
             if let Some(topic) = declared {
@@ -98,78 +120,33 @@ impl Runtime {
                 ensured.map_err(|error| ApplyError::Topic { topic: name.clone(), error })?;
             }
         }
-        let mut built: Vec<(StageKey, Arc<Stage>)> = Vec::new();
-        for (key, _) in changes.stages.iter().filter(|(_, change)| **change != Change::Removed) {
+        touch_users(&mut changes, &plan);
+        let mut prepared = Vec::new();
+        for (key, change) in changes.stages.iter().filter(|(_, change)| **change != Change::Removed) {
             let Some(pipeline) = plan.pipelines.get(&key.pipeline) else { continue };
             let Some(stage) = pipeline.stages.get(&key.stage) else { continue };
-            built.push((key.clone(), Arc::new(self.build(pipeline, stage).await?)));
+            let tried = *change == Change::Changed;
+            prepared.push((key.clone(), inner.prepare(pipeline, stage, tried).await?));
+        }
+        let mut built: Vec<(StageKey, Arc<Stage>)> = Vec::new();
+        for (key, prepared) in prepared {
+            built.push((key, Arc::new(inner.complete(prepared).await?)));
         }
         for key in changes.stages.keys() {
+            inner.stop_shadow(key).await;
             if let Some(old) = running.remove(key) {
+                tracing::info!(stage = old.stage.label(), "stop");
                 old.stop().await;
             }
         }
         for (key, stage) in built {
-            tracing::info!(stage = stage.label(), plugin = stage.plan.plugin.name, digest = %stage.plugin.digest(), "start");
+            let digest = stage.version().digest().to_string();
+            tracing::info!(stage = stage.label(), plugin = stage.plan.plugin.name, digest, "start");
             running.insert(key, Running::start(stage, &inner.token));
         }
-        let cells = running.iter().map(|(key, running)| (key.clone(), running.stage.cell.clone())).collect();
-        *lock(&inner.cells) = cells;
+        *lock(&inner.stages) = running.iter().map(|(key, it)| (key.clone(), it.stage.clone())).collect();
         *lock(&inner.plan) = plan;
         Ok(())
-    }
-
-    /// Everything a stage needs before it can start: its component checked, its topics, tables and group in place.
-    async fn build(&self, pipeline: &PipelinePlan, plan: &StagePlan) -> Result<Stage, ApplyError> {
-        let inner = &self.inner;
-        let label = format!("{}/{}", pipeline.name, plan.name);
-        let opened = component::open(&inner.engine, &inner.folders, &pipeline.file, plan).await;
-        let Component { plugin, descriptor, .. } =
-            opened.map_err(|error| ApplyError::Component { stage: label.clone(), error })?;
-        let log = &inner.services.log;
-        let in_log = |error| ApplyError::Log { stage: label.clone(), error };
-        let mut outputs = BTreeMap::new();
-        for (port, topic) in &plan.outputs {
-            outputs.insert(port.clone(), log.topic(topic.as_str()).await.map_err(in_log)?);
-        }
-        let mut input = None;
-        if let Some(wanted) = &plan.input {
-            input = Some(log.topic(wanted.topic.as_str()).await.map_err(in_log)?);
-            inner.services.groups.join(&wanted.group, &wanted.topic, wanted.start).await.map_err(in_log)?;
-        }
-        let tables = self.ensure_tables(pipeline, plan, &descriptor, &label).await?;
-        let digest = plugin.digest().to_string();
-        let origin = log
-            .origin(pipeline.name.as_str(), plan.name.as_str(), &plan.plugin.name, &digest)
-            .await
-            .map_err(in_log)?;
-        let cell = StageCell::new(pipeline.name.clone(), plan.clone(), descriptor.version.clone(), digest);
-        let services = inner.services.clone();
-        Ok(Stage { plan: plan.clone(), plugin, origin, input, outputs, tables, cell, services })
-    }
-
-    async fn ensure_tables(
-        &self,
-        pipeline: &PipelinePlan,
-        plan: &StagePlan,
-        descriptor: &Descriptor,
-        label: &str,
-    ) -> Result<BTreeMap<String, Arc<tables::Table>>, ApplyError> {
-        let mut ensured = BTreeMap::new();
-        let (StageKind::Materializer, Some(input)) = (plan.kind, &plan.input) else { return Ok(ensured) };
-        for declared in &descriptor.tables {
-            let Some(name) = plan.tables.get(&declared.name) else { continue };
-            let keeper = Keeper {
-                pipeline: pipeline.name.as_str(),
-                stage: plan.name.as_str(),
-                group: &input.group,
-                topic: &input.topic,
-            };
-            let table = self.inner.tables.ensure(name, &spec(declared), keeper).await;
-            let table = table.map_err(|error| ApplyError::Table { stage: label.to_string(), error })?;
-            ensured.insert(declared.name.clone(), table);
-        }
-        Ok(ensured)
     }
 
     /// Stops every stage after the commit it is in.
@@ -179,13 +156,18 @@ impl Runtime {
         for stage in std::mem::take(&mut *running).into_values() {
             stage.stop().await;
         }
+        for shadow in std::mem::take(&mut *self.inner.shadows.lock().await).into_values() {
+            shadow.stop().await;
+        }
     }
 
     pub fn status(&self) -> Vec<PipelineStatus> {
         let plan = lock(&self.inner.plan);
-        let cells = lock(&self.inner.cells);
+        let running = lock(&self.inner.stages);
+        let shadows = lock(&self.inner.shadow_cells);
         let stages = |name: &PipelineName| {
-            cells.iter().filter(|(key, _)| key.pipeline == *name).map(|(_, cell)| cell.status()).collect()
+            let cells = running.values().map(|stage| &stage.cell).chain(shadows.iter());
+            cells.filter(|cell| cell.pipeline == *name).map(|cell| cell.status()).collect()
         };
         plan.pipelines
             .values()
@@ -195,6 +177,31 @@ impl Runtime {
                 stages: stages(&pipeline.name),
             })
             .collect()
+    }
+
+    /// What stages run, by decision of all hosts.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.services.registry
+    }
+
+    /// The component that a stage of this host was offered last and did not take.
+    pub fn candidate(&self, key: &StageKey) -> Option<Candidate> {
+        self.inner.stage(key).ok()?.cell.candidate()
+    }
+
+    /// Why the pipeline files as they are now do not run; None when they do.
+    pub fn files_error(&self) -> Option<FilesError> {
+        lock(&self.inner.files).clone()
+    }
+
+    /// Says so. True if that is news.
+    pub(super) fn set_files_error(&self, error: Option<FilesError>) -> bool {
+        let mut shown = lock(&self.inner.files);
+        let news = shown.as_ref().map(|old| &old.error) != error.as_ref().map(|new| &new.error);
+        if news {
+            *shown = error;
+        }
+        news
     }
 
     /// The topics that running pipelines name.
@@ -223,13 +230,47 @@ impl Runtime {
     #[allow(clippy::disallowed_methods, reason = "rates are over monotonic time and decide nothing")]
     fn sample(&self) {
         let now = Instant::now();
-        for cell in lock(&self.inner.cells).values() {
+        for stage in lock(&self.inner.stages).values() {
+            stage.cell.sample(now);
+        }
+        for cell in lock(&self.inner.shadow_cells).iter() {
             cell.sample(now);
         }
     }
 }
 
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+impl Inner {
+    /// A running stage.
+    pub fn stage(&self, key: &StageKey) -> Result<Arc<Stage>, PushError> {
+        let found = lock(&self.stages).get(key).cloned();
+        found.ok_or_else(|| PushError::NoStage(super::reload::label(key)))
+    }
+
+    /// A running stage by `pipeline/stage`.
+    pub fn labelled(&self, label: &str) -> Option<Arc<Stage>> {
+        lock(&self.stages).values().find(|stage| stage.label() == label).cloned()
+    }
+
+    /// All running stages.
+    pub fn stages(&self) -> Vec<(StageKey, Arc<Stage>)> {
+        lock(&self.stages).iter().map(|(key, stage)| (key.clone(), stage.clone())).collect()
+    }
+}
+
+/// A stage holds its topics as they were when it was built: a topic that changes changes its stages.
+fn touch_users(changes: &mut Diff, plan: &Plan) {
+    for pipeline in plan.pipelines.values() {
+        for stage in pipeline.stages.values() {
+            let mut topics = stage.outputs.values().chain(stage.input.iter().map(|input| &input.topic));
+            if topics.any(|topic| changes.topics.get(topic) == Some(&Change::Changed)) {
+                let key = StageKey { pipeline: pipeline.name.clone(), stage: stage.name.clone() };
+                changes.stages.entry(key).or_insert(Change::Changed);
+            }
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 

@@ -48,7 +48,9 @@ impl Running {
 
 async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationToken) {
     let mut backoff = Backoff::default();
+    let mut versions = stage.versions();
     loop {
+        versions.borrow_and_update();
         let started = tokio::time::Instant::now();
         let reason = match run_once(&stage, partition, &token).await {
             Ok(()) => break,
@@ -57,10 +59,13 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
                     stage = stage.label(),
                     partition,
                     reason,
-                    "the stage failed and stays stopped"
+                    "the stage failed and stays stopped until it gets another version"
                 );
                 stage.cell.set(partition, State::Failed, Some(reason));
-                return;
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    _ = versions.changed() => continue,
+                }
             }
             Err(error) => error.to_string(),
         };
@@ -74,8 +79,9 @@ async fn supervise(stage: Arc<Stage>, partition: Partition, token: CancellationT
         tracing::warn!(stage = stage.label(), partition, reason, ?wait, "the task ended, starting it again");
         stage.cell.restarts.fetch_add(1, Ordering::Relaxed);
         stage.cell.set(partition, State::Backoff, Some(reason));
-        if consume::stopped(&token, wait).await {
-            break;
+        tokio::select! {
+            stopped = consume::stopped(&token, wait) => if stopped { break },
+            _ = versions.changed() => backoff.reset(),
         }
     }
     stage.cell.set(partition, State::Stopped, None);

@@ -1,19 +1,22 @@
 //! Runs a `[[tests]]` entry: the stage's real component on the given input, without Postgres.
 //!
 //! Everything about a run is fixed, so that it comes out the same everywhere: the clock stands at the start of 1970, messages
-//! are of partition 0 with offsets from 0, batches are as large as the stage's `batch.records`. What a port puts out that
-//! `to` does not connect is dropped, as it is when the stage runs.
+//! are of partition 0 with offsets from 0, batches are as large as the stage's `batch.records`, state begins empty and is kept
+//! from batch to batch, requests are refused. What a port puts out that `to` does not connect is dropped, as it is when the
+//! stage runs.
 
 mod compare;
-mod rows;
+pub mod rows;
 
 use serde_json::Value;
 
-use super::stage::limits;
+use super::stage::{limits, state_limits};
 use crate::config::plan::{StageKind, StagePlan, StageTest};
 use crate::ids::Offset;
+use crate::plugin::state::Memory;
 use crate::plugin::{
-    CallError, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal, Refused, Token,
+    CallError, Context, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal,
+    Refused, Seed, Token,
 };
 
 /// What a stage made of a test's input.
@@ -59,7 +62,10 @@ pub async fn outcome(
     input: &[String],
 ) -> Result<Outcome, CallError> {
     let label = format!("test of {}", stage.name);
+    let plugin = plugin.granted(plugin.grants().offline()).unwrap_or_else(|_| plugin.clone());
     let mut instance = plugin.instantiate(&label, &stage.config.reveal(), &limits(&stage.limits)).await?;
+    let state = Memory::default();
+    let space = state.space(state_limits(&stage.limits));
     let mut run = Run { stage, outcome: Outcome::default(), changes: Vec::new() };
     if stage.kind == StageKind::Producer {
         let poll = Poll { position: None, now: 0, max_records: stage.batch.records };
@@ -68,7 +74,13 @@ pub async fn outcome(
     }
     let size = (stage.batch.records as usize).max(1);
     for (i, payloads) in input.chunks(size).enumerate() {
+        let session = space.session(0);
+        let seed = Seed::of(&[b"test", &(i as u64).to_be_bytes()]);
+        instance.set_context(Context { now: 0, seed, state: Some(session.clone()) });
         run.batch(&mut instance, i * size, payloads).await?;
+        if let Some(writes) = session.take().await {
+            state.commit(&writes);
+        }
     }
     let mut outcome = run.outcome;
     outcome.rows = rows::fold(descriptor, run.changes);

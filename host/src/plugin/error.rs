@@ -7,6 +7,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::PluginKind;
+use super::grants::Grant;
 use super::guest::Guest;
 use super::log::printable;
 
@@ -86,6 +87,21 @@ pub enum CallError {
         /// How many there may be.
         limit: usize,
     },
+    /// The stage has as many instances as it may.
+    #[error("there are already {limit} instances of this stage's plugin; raise the limit `instances`")]
+    StageFull {
+        /// How many there may be.
+        limit: u32,
+    },
+    /// The plugin needs what it was not given.
+    #[error(
+        "the plugin imports {}, which the stage does not grant; add it to `grants`",
+        super::grants::list(.missing)
+    )]
+    NotGranted {
+        /// What would have to be granted as well.
+        missing: Vec<Grant>,
+    },
     /// A fault of the host, not of the plugin.
     #[error("internal error of the plugin host: {message}")]
     Internal {
@@ -129,6 +145,8 @@ impl CallError {
             | Self::WrongKind { .. }
             | Self::Poisoned
             | Self::TooManyInstances { .. }
+            | Self::StageFull { .. }
+            | Self::NotGranted { .. }
             | Self::Internal { .. } => false,
         }
     }

@@ -2,26 +2,29 @@
 //!
 //! The WASI context is empty: no arguments, no environment, no open directory. `wasi:filesystem` is linked because
 //! Rust's standard library does not start without it, and since there is no open directory, there is nothing to pass
-//! to its functions. Sockets are not linked at all. Clocks and randomness are the system's.
+//! to its functions. Sockets are not linked at all. Clocks and randomness are those of [`super::context`].
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, p2};
 
 use super::bindings::shared::Shared;
-use super::bindings::shared::tidemill::plugin::{log, types};
+use super::bindings::shared::tidemill::plugin::{log, state, types};
+use super::context::{Chance, Context, Seed, Ticker};
+use super::grants::{Grant, Grants, needed_for};
+use super::http::HttpClient;
 use super::limits::{Ledger, Limits};
 use super::log::{GuestLog, GuestStream};
+use super::state::Session;
+use super::wasi;
+use crate::ids::Micros;
 
-/// Handles that a guest may hold, in the host's table and in its own.
-const MAX_HANDLES: usize = 1_000;
-/// Random bytes that a guest may take in one call.
-const MAX_RANDOM_BYTES: u64 = 64 << 10;
 /// What the host may allocate beyond the records of an answer: list headers, log lines, streams.
 const HOSTCALL_SLACK: u64 = 1 << 20;
 /// What one record of an answer costs the host beside its bytes: the largest of the generated structs is smaller.
@@ -54,11 +57,15 @@ const OFFERED: &[(&str, &str)] = &[
 ];
 
 /// The same for people.
-pub(super) const OFFER: &str = "tidemill:plugin/log@0.1.0, and of WASI 0.2 an empty wasi:cli and wasi:filesystem, \
-                                wasi:clocks, wasi:io and wasi:random";
+pub(super) const OFFER: &str = "tidemill:plugin/log@0.1.0, by grant clock, http, metrics, random and state of the same \
+                                package, and of WASI 0.2 an empty wasi:cli and wasi:filesystem, wasi:clocks, wasi:io \
+                                and wasi:random";
 
-/// Whether the host provides the import `name`, version included.
+/// Whether the host provides the import `name`, version included, to those it is granted to.
 pub(super) fn offers(name: &str) -> bool {
+    if needed_for(name).is_some() {
+        return true;
+    }
     let Some((interface, version)) = name.split_once('@') else {
         return false;
     };
@@ -70,15 +77,16 @@ pub(super) fn offers(name: &str) -> bool {
 
 /// Fills a linker with everything in [`OFFERED`].
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
-    use p2::bindings::{cli, filesystem, random};
+    use p2::bindings::{cli, filesystem};
 
     let mut linker = Linker::new(engine);
     let l = &mut linker;
     Shared::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest)?;
-    // io, clocks, secure randomness and the three standard streams.
+    // io, the three standard streams, and clocks and randomness, which are replaced.
     p2::add_to_linker_proxy_interfaces_async(l)?;
-    random::insecure::add_to_linker::<Guest, WasiRandom>(l, |guest| guest.wasi.random())?;
-    random::insecure_seed::add_to_linker::<Guest, WasiRandom>(l, |guest| guest.wasi.random())?;
+    l.allow_shadowing(true);
+    wasi::add_to_linker(l)?;
+    l.allow_shadowing(false);
     cli::environment::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::exit::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::terminal_input::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
@@ -93,38 +101,106 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 
 /// The host's side of one instance.
 pub(super) struct Guest {
+    pub(super) label: String,
+    pub(super) grants: Grants,
+    pub(super) table: ResourceTable,
+    pub(super) ticker: Ticker,
+    pub(super) chance: Chance,
+    /// Requests of the current call.
+    pub(super) requests: u32,
     wasi: WasiCtx,
-    table: ResourceTable,
     ledger: Ledger,
     log: GuestLog,
     output_bytes: u64,
+    context: Context,
+    /// Whether it has begun to work, after it was described and configured.
+    working: bool,
+    remarked: bool,
+    /// When the current call ends at the latest.
+    ends: Instant,
 }
 
 impl Guest {
-    /// A store for one instance: bounded, interruptible, with nothing of the outside in it.
-    pub(super) fn store(engine: &Engine, label: &str, limits: &Limits) -> Store<Self> {
-        let log = GuestLog::new(label, Instant::now());
-        let wasi = WasiCtx::builder()
-            .stdout(GuestStream::stdout(&log))
-            .stderr(GuestStream::stderr(&log))
-            .max_random_size(MAX_RANDOM_BYTES)
-            .build();
+    /// A store for one instance: bounded, interruptible, with nothing of the outside in it but what is granted.
+    pub(super) fn store(engine: &Engine, label: &str, limits: &Limits, grants: &Grants) -> Store<Self> {
+        let log = GuestLog::new(label, limits.log_lines, std::time::Instant::now());
+        let wasi =
+            WasiCtx::builder().stdout(GuestStream::stdout(&log)).stderr(GuestStream::stderr(&log)).build();
+        let handles = limits.handles as usize;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
-        let guest =
-            Self { wasi, table, ledger: Ledger::new(limits.memory), log, output_bytes: limits.output_bytes };
+        table.set_max_capacity(handles);
+        let guest = Self {
+            label: label.to_owned(),
+            grants: grants.clone(),
+            table,
+            ticker: Ticker::default(),
+            chance: Chance::default(),
+            requests: 0,
+            wasi,
+            ledger: Ledger::new(limits.memory),
+            log,
+            output_bytes: limits.output_bytes,
+            context: Context::default(),
+            working: false,
+            remarked: false,
+            ends: Instant::now(),
+        };
         let mut store = Store::new(engine, guest);
         store.limiter(|guest| &mut guest.ledger);
         store.epoch_deadline_async_yield_and_update(1);
-        store.set_max_component_handles(MAX_HANDLES);
+        store.set_max_component_handles(handles);
         store.set_hostcall_fuel(hostcall_fuel(limits));
         store
     }
 
+    /// What the next calls see of time, chance and state.
+    pub(super) fn set_context(&mut self, context: Context) {
+        self.chance =
+            Chance::new(if self.grants.has(Grant::Random) { context.seed } else { Seed::default() });
+        self.context = context;
+        self.working = true;
+    }
+
     /// Starts a new call: earlier refusals and last words are not its own.
-    pub(super) fn begin_call(&mut self) {
+    pub(super) fn begin_call(&mut self, deadline: Duration) {
         self.ledger.begin_call();
         self.log.begin_call();
+        self.requests = 0;
+        self.ends = Instant::now() + deadline;
+    }
+
+    /// What is left of the current call.
+    pub(super) fn left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+
+    /// The time of the call, if it is granted; else zero.
+    pub(super) fn now(&mut self) -> Micros {
+        if self.grants.has(Grant::Clock) { self.context.now } else { self.remark(Grant::Clock, 0) }
+    }
+
+    /// The state of the call, if it is granted and there is any.
+    pub(super) fn state(&self) -> Result<Arc<Session>, state::Error> {
+        let session = self.context.state.as_ref().filter(|_| self.grants.has(Grant::State));
+        session.cloned().ok_or_else(|| state::Error::Unavailable("there is no state in this call".to_owned()))
+    }
+
+    /// The client, if it is granted and the guest works: nobody is asked while it is only looked at.
+    pub(super) fn http(&self) -> Option<HttpClient> {
+        self.grants.http().filter(|_| self.working).cloned()
+    }
+
+    /// A guest that asks WASI for what is not granted gets a constant. That may be its toolchain's doing; should its author
+    /// wonder, the log says so, once.
+    pub(super) fn remark<T>(&mut self, grant: Grant, constant: T) -> T {
+        if self.working && !self.remarked {
+            self.remarked = true;
+            self.log.remark(&format!(
+                "the plugin asked for what `{grant}` would give and gets the same each time; add \"{grant}\" to the \
+                 stage's `grants` if it should not"
+            ));
+        }
+        constant
     }
 
     pub(super) fn ledger(&self) -> &Ledger {

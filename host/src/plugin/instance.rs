@@ -14,9 +14,11 @@ use wasmtime::Store;
 
 use super::bindings::shared::tidemill::plugin::types::Failure;
 use super::bindings::{materializer, producer, sink, transform};
+use super::context::Context;
 use super::descriptor::check_descriptor;
 use super::engine::PluginEngine;
 use super::error::{CallError, explain};
+use super::grants::Place;
 use super::guest::Guest;
 use super::limits::Limits;
 use super::load::{Plugin, WorldPre};
@@ -45,8 +47,11 @@ pub struct Instance {
 struct Live {
     store: Store<Guest>,
     world: World,
-    _place: OwnedSemaphorePermit,
+    _place: Places,
 }
+
+/// Of the process and of the stage.
+type Places = (OwnedSemaphorePermit, Place);
 
 enum World {
     Producer(producer::Producer),
@@ -78,6 +83,10 @@ impl Plugin {
         config: &serde_json::Value,
         limits: &Limits,
     ) -> Result<Instance, CallError> {
+        let missing = self.grants().missing(self.needs());
+        if !missing.is_empty() {
+            return Err(CallError::NotGranted { missing });
+        }
         let (live, descriptor) = self.start(label, limits).await?;
         check_config(&descriptor, config).map_err(|problems| CallError::Configure(problems.join("; ")))?;
         let mut instance = Instance {
@@ -94,10 +103,10 @@ impl Plugin {
     }
 
     async fn start(&self, label: &str, limits: &Limits) -> Result<(Box<Live>, Descriptor), CallError> {
-        let place = self.engine().admit()?;
+        let place = (self.engine().admit()?, self.grants().admit(limits.instances)?);
         let plugin = self.clone();
         let limits = limits.clone();
-        let store = Guest::store(self.engine().wasmtime(), label, &limits);
+        let store = Guest::store(self.engine().wasmtime(), label, &limits, self.grants());
         self.engine().run(async move { plugin.start_here(store, place, limits.deadline).await }).await?
     }
 
@@ -105,7 +114,7 @@ impl Plugin {
     async fn start_here(
         &self,
         mut store: Store<Guest>,
-        place: OwnedSemaphorePermit,
+        place: Places,
         deadline: Duration,
     ) -> Result<(Box<Live>, Descriptor), CallError> {
         store.set_epoch_deadline(1);
@@ -222,6 +231,13 @@ impl Instance {
             move |contract, refusals| contract.check_refusals(refusals, inputs),
         )
         .await
+    }
+
+    /// Says what the next calls see of time, chance and state. Without it they see none.
+    pub fn set_context(&mut self, context: Context) {
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().set_context(context);
+        }
     }
 
     /// Whether a call failed in a way that ended the guest, or was abandoned. Every further call then fails with
@@ -343,7 +359,7 @@ impl Live {
         deadline: Duration,
         call: impl for<'a> FnOnce(&'a mut Self) -> Call<'a, T>,
     ) -> Result<T, CallError> {
-        self.store.data_mut().begin_call();
+        self.store.data_mut().begin_call(deadline);
         self.store.set_epoch_deadline(1);
         let answer = within(deadline, call(self)).await;
         answer.map_err(|failure| failure.explain(&self.store))

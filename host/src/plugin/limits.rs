@@ -27,6 +27,12 @@ pub struct Limits {
     pub output_records: u32,
     /// Bytes of keys, headers, payloads and values that one call may return.
     pub output_bytes: u64,
+    /// Handles that the instance may hold, in the host's table and in its own.
+    pub handles: u32,
+    /// Instances of one stage alive at a time.
+    pub instances: u32,
+    /// Lines of the instance that reach the host's log in one second.
+    pub log_lines: u32,
 }
 
 impl Default for Limits {
@@ -36,6 +42,9 @@ impl Default for Limits {
             deadline: Duration::from_secs(2),
             output_records: 100_000,
             output_bytes: 32 << 20,
+            handles: 1_000,
+            instances: 512,
+            log_lines: 100,
         }
     }
 }

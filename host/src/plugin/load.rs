@@ -2,6 +2,7 @@
 //!
 //! The bytes are read once: the digest, the type and the code are all of the same bytes. Nothing here runs the guest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -12,6 +13,7 @@ use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Lowe
 use super::bindings::shared::tidemill::plugin::types::Failure;
 use super::bindings::{materializer, producer, sink, transform};
 use super::engine::PluginEngine;
+use super::grants::{self, Grant, Grants};
 use super::guest::{self, Guest};
 use super::log::printable;
 use super::{
@@ -66,11 +68,23 @@ pub enum LoadError {
         /// The names of the imports.
         missing: Vec<String>,
     },
+    /// It imports what its stage does not grant.
+    #[error("the component imports {}, which the stage does not grant", grants::list(.missing))]
+    NotGranted {
+        /// What would have to be granted as well.
+        missing: Vec<Grant>,
+    },
     /// A component of another world.
     #[error("stage kind {kind} needs a component of world {}, this one {found}", .kind.world())]
     WrongWorld {
         /// What was wanted.
         kind: PluginKind,
+        /// What it is instead, as the end of a sentence.
+        found: String,
+    },
+    /// A component that is of none of the worlds, or of several.
+    #[error("this component {found}, so what kind it is cannot be told")]
+    NoWorld {
         /// What it is instead, as the end of a sentence.
         found: String,
     },
@@ -91,12 +105,15 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Plugin {
     shared: Arc<Loaded>,
+    grants: Grants,
 }
 
 struct Loaded {
     engine: PluginEngine,
     digest: PluginDigest,
     size: u64,
+    imports: Vec<String>,
+    needs: BTreeSet<Grant>,
     world: WorldPre,
 }
 
@@ -118,50 +135,76 @@ impl PluginEngine {
     ///
     /// One [`LoadError`] for each way in which a file can be something else.
     pub async fn load(&self, bytes: impl Into<Arc<[u8]>>, kind: PluginKind) -> Result<Plugin, LoadError> {
-        let bytes = bytes.into();
+        self.load_as(bytes.into(), Some(kind)).await
+    }
+
+    /// As [`PluginEngine::load`], of whatever kind its exports say.
+    ///
+    /// # Errors
+    ///
+    /// As [`PluginEngine::load`], with [`LoadError::NoWorld`] in the place of [`LoadError::WrongWorld`].
+    pub async fn load_any(&self, bytes: impl Into<Arc<[u8]>>) -> Result<Plugin, LoadError> {
+        self.load_as(bytes.into(), None).await
+    }
+
+    async fn load_as(&self, bytes: Arc<[u8]>, kind: Option<PluginKind>) -> Result<Plugin, LoadError> {
         let engine = self.clone();
         self.run_blocking(move || engine.load_blocking(&bytes, kind))
             .await
             .unwrap_or_else(|error| Err(LoadError::Internal(error.to_string())))
     }
 
-    fn load_blocking(&self, bytes: &[u8], kind: PluginKind) -> Result<Plugin, LoadError> {
+    fn load_blocking(&self, bytes: &[u8], kind: Option<PluginKind>) -> Result<Plugin, LoadError> {
         sniff(bytes)?;
         let component = Component::from_binary(self.wasmtime(), bytes)
             .map_err(|error| LoadError::Invalid { reason: sentence(&error) })?;
         self.check_imports(&component)?;
-        self.check_exports(&component, kind)?;
+        let kind = self.check_exports(&component, kind)?;
         self.check_functions(&component, kind)?;
         let world = self.link(&component, kind)?;
+        let imports = self.imports(&component);
         Ok(Plugin {
             shared: Arc::new(Loaded {
                 engine: self.clone(),
                 digest: PluginDigest::of(bytes),
                 size: bytes.len() as u64,
+                needs: imports.iter().filter_map(|name| grants::needed_for(name)).collect(),
+                imports,
                 world,
             }),
+            grants: Grants::default(),
         })
+    }
+
+    fn imports(&self, component: &Component) -> Vec<String> {
+        let ty = component.component_type();
+        ty.imports(self.wasmtime()).map(|(name, _)| name.to_owned()).collect()
     }
 
     /// All missing imports at once; wasmtime would name the first.
     fn check_imports(&self, component: &Component) -> Result<(), LoadError> {
-        let ty = component.component_type();
-        let missing: Vec<String> = ty
-            .imports(self.wasmtime())
-            .map(|(name, _)| name)
-            .filter(|name| !guest::offers(name))
-            .map(|name| printable(name, MAX_REASON))
-            .collect();
+        let imports = self.imports(component);
+        let missing = imports.iter().filter(|name| !guest::offers(name));
+        let missing: Vec<String> = missing.map(|name| printable(name, MAX_REASON)).collect();
         if missing.is_empty() { Ok(()) } else { Err(LoadError::MissingImports { missing }) }
     }
 
-    fn check_exports(&self, component: &Component, kind: PluginKind) -> Result<(), LoadError> {
+    /// The kind that was asked for, or the only one that it can be.
+    fn check_exports(
+        &self,
+        component: &Component,
+        kind: Option<PluginKind>,
+    ) -> Result<PluginKind, LoadError> {
         let ty = component.component_type();
         let exports: Vec<&str> = ty.exports(self.wasmtime()).map(|(name, _)| name).collect();
-        if exports.iter().any(|name| is_export_of(name, kind)) {
-            return Ok(());
+        let is = |kind: &PluginKind| exports.iter().any(|name| is_export_of(name, *kind));
+        let kinds: Vec<PluginKind> = PluginKind::ALL.into_iter().filter(is).collect();
+        match (kind, kinds.as_slice()) {
+            (Some(kind), kinds) if kinds.contains(&kind) => Ok(kind),
+            (Some(kind), _) => Err(LoadError::WrongWorld { kind, found: describe_exports(&exports) }),
+            (None, [kind]) => Ok(*kind),
+            (None, _) => Err(LoadError::NoWorld { found: describe_exports(&exports) }),
         }
-        Err(LoadError::WrongWorld { kind, found: describe_exports(&exports) })
     }
 
     /// The generated worlds compare names when they are linked, and types only when they are instantiated; a plugin
@@ -215,6 +258,36 @@ impl Plugin {
             WorldPre::Materializer(_) => PluginKind::Materializer,
             WorldPre::Sink(_) => PluginKind::Sink,
         }
+    }
+
+    /// The names of what it imports.
+    pub fn imports(&self) -> &[String] {
+        &self.shared.imports
+    }
+
+    /// The grants that its imports need.
+    pub fn needs(&self) -> &BTreeSet<Grant> {
+        &self.shared.needs
+    }
+
+    /// The plugin with what its stage grants. Without it nothing is granted, and a plugin that needs something can be
+    /// described, but not instantiated.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NotGranted`] with all that is missing. Granting more than is needed is fine.
+    pub fn granted(&self, grants: Grants) -> Result<Self, LoadError> {
+        let missing = grants.missing(self.needs());
+        if missing.is_empty() {
+            Ok(Self { shared: Arc::clone(&self.shared), grants })
+        } else {
+            Err(LoadError::NotGranted { missing })
+        }
+    }
+
+    /// What was granted.
+    pub fn grants(&self) -> &Grants {
+        &self.grants
     }
 
     /// Bytes of the component.

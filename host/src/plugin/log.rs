@@ -1,7 +1,8 @@
 //! What guests print: labelled, escaped, cut, and counted when there is too much of it.
 //!
 //! A guest writes through the `log` import and to standard output and error; all of them end in one [`GuestLog`] per
-//! instance, which passes at most [`LINES_PER_SECOND`] lines on and reports how many it dropped.
+//! instance, which passes at most [`Limits::log_lines`](super::Limits::log_lines) a second on and reports how many it
+//! dropped.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,8 +17,6 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::bindings::shared::tidemill::plugin::log::Level;
 
-/// Lines of one instance that reach the host's log in one second.
-const LINES_PER_SECOND: u32 = 100;
 /// A line is cut past this many characters.
 const MAX_LINE: usize = 2_000;
 /// Lines of standard error, and of the log at level error, kept to explain a trap.
@@ -36,12 +35,17 @@ struct State {
 }
 
 impl GuestLog {
-    pub(super) fn new(label: &str, now: Instant) -> Self {
+    pub(super) fn new(label: &str, lines_per_second: u32, now: Instant) -> Self {
         Self(Arc::new(Mutex::new(State {
             label: printable(label, MAX_LINE),
-            window: Window::new(now),
+            window: Window::new(lines_per_second, now),
             last_words: VecDeque::new(),
         })))
+    }
+
+    /// A line about the guest.
+    pub(super) fn remark(&self, line: &str) {
+        self.lock().pass_on(Level::Warn, line);
     }
 
     /// One line from the `log` import.
@@ -130,6 +134,7 @@ impl Drop for State {
 /// Counts lines in windows of one second.
 struct Window {
     began: Instant,
+    limit: u32,
     passed: u32,
     /// Since the last line that passed.
     dropped: u64,
@@ -137,8 +142,8 @@ struct Window {
 }
 
 impl Window {
-    fn new(now: Instant) -> Self {
-        Self { began: now, passed: 0, dropped: 0, dropped_ever: 0 }
+    fn new(limit: u32, now: Instant) -> Self {
+        Self { began: now, limit, passed: 0, dropped: 0, dropped_ever: 0 }
     }
 
     /// None drops the line; else the number dropped since the last one that passed.
@@ -147,7 +152,7 @@ impl Window {
             self.began = now;
             self.passed = 0;
         }
-        if self.passed == LINES_PER_SECOND {
+        if self.passed >= self.limit {
             self.dropped += 1;
             self.dropped_ever += 1;
             return None;
@@ -309,8 +314,8 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_the_next_second_starts_afresh() {
         let now = Instant::now();
-        let mut window = Window::new(now);
-        for _ in 0..LINES_PER_SECOND {
+        let mut window = Window::new(100, now);
+        for _ in 0..100 {
             assert_eq!(window.admit(now), Some(0));
         }
         for _ in 0..7 {
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_last_words_are_the_last_lines_of_standard_error() {
-        let log = GuestLog::new("test", Instant::now());
+        let log = GuestLog::new("test", 100, Instant::now());
         let mut stderr = GuestStream::stderr(&log).lines();
         stderr.take(b"one\ntwo\n\nthr");
         stderr.take(b"ee\nfour\nfive\nnote: run with `RUST_BACKTRACE=1`\n");
@@ -338,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_not_held_for_ever() {
-        let log = GuestLog::new("test", Instant::now());
+        let log = GuestLog::new("test", 100, Instant::now());
         let mut stderr = GuestStream::stderr(&log).lines();
         for _ in 0..100 {
             stderr.take(&[b'x'; 1_000]);

@@ -10,6 +10,7 @@ use super::*;
 mod answers;
 mod files;
 mod hostile;
+mod reach;
 mod samples;
 
 fn engine() -> PluginEngine {

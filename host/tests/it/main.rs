@@ -9,8 +9,17 @@
 mod aircraft;
 mod archive;
 mod bad_input;
+mod bombs;
 mod files;
+mod languages;
+mod marked;
+mod neighbours;
+mod outside;
+mod plugin_cli;
 mod query;
 mod refusals;
+mod shadows;
 mod support;
+mod swaps;
 mod tidy;
+mod windows;

@@ -58,14 +58,23 @@ pub struct Host {
     pub postgres_url: String,
     pub data_dir: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Host {
     /// Starts a host on a data directory and waits until it serves.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(data_dir, arguments, &[])
+    }
+
+    /// The same with further environment variables.
+    pub fn start_with(data_dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let (child, url, postgres_url) = launch(data_dir, &arguments).unwrap_or_else(|said| panic!("{said}"));
-        Self { child, url, postgres_url, data_dir: data_dir.to_path_buf(), arguments }
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let (child, url, postgres_url) =
+            launch(data_dir, &arguments, &environment).unwrap_or_else(|said| panic!("{said}"));
+        Self { child, url, postgres_url, data_dir: data_dir.to_path_buf(), arguments, environment }
     }
 
     pub fn pid(&self) -> u32 {
@@ -80,8 +89,8 @@ impl Host {
 
     /// Starts it again on the same data.
     pub fn restart(&mut self) {
-        let (child, url, postgres_url) =
-            launch(&self.data_dir, &self.arguments).unwrap_or_else(|said| panic!("{said}"));
+        let (child, url, postgres_url) = launch(&self.data_dir, &self.arguments, &self.environment)
+            .unwrap_or_else(|said| panic!("{said}"));
         self.child = child;
         self.url = url;
         self.postgres_url = postgres_url;
@@ -137,7 +146,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_some() {
             // Killed: its Postgres still runs. A host without pipelines takes it over and stops it in order.
-            match launch(&self.data_dir, &[]) {
+            match launch(&self.data_dir, &[], &[]) {
                 Ok((child, ..)) => self.child = child,
                 Err(said) => {
                     return eprintln!("the Postgres in {} is left running: {said}", self.data_dir.display());
@@ -160,9 +169,14 @@ fn terminate(child: &Child) {
 }
 
 /// The process, its address and its Postgres; or what it said instead of serving.
-fn launch(data_dir: &Path, arguments: &[String]) -> Result<(Child, String, String), String> {
+fn launch(
+    data_dir: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Result<(Child, String, String), String> {
     let mut child = tidemill()
         .arg("up")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .args(arguments)
         .arg("--data-dir")
         .arg(data_dir)

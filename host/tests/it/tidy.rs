@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
+    &["registry", "state"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

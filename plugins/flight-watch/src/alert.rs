@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{config::Config, report::Report};
+use crate::{config::Config, decimal::Decimal, report::Report};
 
 /// What is written for an alert.
 #[derive(Debug, PartialEq, Serialize)]
@@ -14,8 +14,8 @@ pub struct Alert<'a> {
     squawk: &'a str,
     altitude: i64,
     vertical_rate: i64,
-    lat: f64,
-    lon: f64,
+    lat: Decimal<5>,
+    lon: Decimal<5>,
     ts: i64,
     /// A sentence for people.
     message: String,
@@ -43,8 +43,8 @@ impl<'a> Alert<'a> {
             squawk: &report.squawk,
             altitude: report.altitude,
             vertical_rate: report.vertical_rate,
-            lat: report.lat,
-            lon: report.lon,
+            lat: Decimal(report.lat),
+            lon: Decimal(report.lon),
             ts: report.ts,
             message,
         })

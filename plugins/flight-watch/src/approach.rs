@@ -3,7 +3,7 @@
 use airports::{AIRPORTS, distance_nm};
 use serde::Serialize;
 
-use crate::{config::Config, report::Report};
+use crate::{config::Config, decimal::Decimal, report::Report};
 
 /// One minute of latitude is one nautical mile.
 const NM_PER_DEGREE: f64 = 60.0;
@@ -15,13 +15,12 @@ pub struct Approach<'a> {
     callsign: &'a str,
     kind: &'a str,
     airport: &'static str,
-    /// To 0.1.
-    distance_nm: f64,
+    distance_nm: Decimal<1>,
     altitude: i64,
-    speed: f64,
+    speed: Decimal<1>,
     vertical_rate: i64,
-    lat: f64,
-    lon: f64,
+    lat: Decimal<5>,
+    lon: Decimal<5>,
     ts: i64,
 }
 
@@ -48,12 +47,12 @@ impl<'a> Approach<'a> {
             callsign: &report.callsign,
             kind: &report.kind,
             airport: airport.code,
-            distance_nm: (distance * 10.0).round() / 10.0,
+            distance_nm: Decimal(distance),
             altitude: report.altitude,
-            speed: report.speed,
+            speed: Decimal(report.speed),
             vertical_rate: report.vertical_rate,
-            lat: report.lat,
-            lon: report.lon,
+            lat: Decimal(report.lat),
+            lon: Decimal(report.lon),
             ts: report.ts,
         })
     }

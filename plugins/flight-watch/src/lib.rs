@@ -7,6 +7,7 @@
 mod alert;
 mod approach;
 mod config;
+mod decimal;
 mod report;
 
 use serde::Serialize;
@@ -44,7 +45,7 @@ impl Plugin for FlightWatch {
 impl Transform for FlightWatch {
     fn process(&mut self, batch: Vec<Message>) -> Result<Outcome, Failure> {
         Ok(Outcome::each(&batch, |message, outcome| {
-            let report: Report<'_> = message.json()?;
+            let report = Report::parse(message)?;
             if let Some(approach) = Approach::of(&report, &self.config) {
                 outcome.emit(record(&report, &approach)?);
             }

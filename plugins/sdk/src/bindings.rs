@@ -26,3 +26,7 @@ pub mod materializer {
 pub mod sink {
     include!(concat!(env!("OUT_DIR"), "/sink.rs"));
 }
+
+pub mod imports {
+    include!(concat!(env!("OUT_DIR"), "/imports.rs"));
+}

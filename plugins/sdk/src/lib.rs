@@ -40,21 +40,28 @@
 //! | sink | [`Sink`] | [`export_sink!`] | refusals |
 //!
 //! * All times are microseconds since the Unix epoch, UTC; all waits are microseconds.
-//! * The world has no clock and no randomness: a plugin is a function of its configuration, its state and its input.
+//! * Nothing else is there unless the stage grants it: [`state`], [`clock`], [`random`], [`http`], [`metrics`]. A component
+//!   needs the grants of the modules that it calls. Without any, a plugin is a function of its configuration and its input.
 //! * A panic is a trap: nothing of the batch is committed, the instance is thrown away, and the panic's text goes to
 //!   the host's log. Return a [`Refusal`] for a message that is wrong and a [`Failure`] for a batch that cannot go.
-//! * The same crate builds natively, where [`mod@log`] keeps its lines for tests and no symbol is exported.
+//! * The same crate builds natively, where [`mod@log`] keeps its lines for tests, the imports
+//!   have stand-ins in memory, and no symbol is exported.
 
 // The generated code names the crate from inside itself as plugins name it from outside.
 extern crate self as tidemill_plugin;
 
+pub mod clock;
 mod descriptor;
+pub mod http;
 mod lifecycle;
 pub mod log;
 mod materializer;
+pub mod metrics;
 mod producer;
+pub mod random;
 mod record;
 mod sink;
+pub mod state;
 mod transform;
 
 pub use bindings::materializer::exports::tidemill::plugin::materializing::{

@@ -1,6 +1,28 @@
 // `GET /v1/status` as the page uses it, and the poll that keeps it fresh.
 import { apiError, getJson, type ApiError } from "./api.ts";
-import { array, number, numberOrNull, object, text, textOrNull, type Json } from "./json.ts";
+import { array, number, numberOrNull, object, text, textOrNull, timeOrNull, type Json } from "./json.ts";
+
+/** Where the version that a stage runs came from, since when, and how firmly it stands. */
+export interface Deployment {
+  /** Raised at each change. */
+  epoch: number;
+  source: string;
+  state: string;
+  /** What takes over if it fails its probation. */
+  previous: string | null;
+  /** Why the version before was rolled back. */
+  reason: string | null;
+  since: number | null;
+  by: string;
+}
+
+/** A component that was not taken; what ran before runs on. */
+export interface Candidate {
+  digest: string | null;
+  from: string;
+  error: string;
+  at: number | null;
+}
 
 export interface Stage {
   name: string;
@@ -8,6 +30,8 @@ export interface Stage {
   plugin: string;
   version: string;
   digest: string;
+  deployment: Deployment | null;
+  candidate: Candidate | null;
   group: string | null;
   from: string | null;
   to: [port: string, topic: string][];
@@ -20,7 +44,7 @@ export interface Stage {
   inPerSecond: number;
   outPerSecond: number;
   lag: number | null;
-  tasks: { partition: number; state: string; reason: string | null }[];
+  tasks: { partition: number; state: string; reason: string | null; digest: string | null }[];
 }
 
 export interface Pipeline {
@@ -64,6 +88,8 @@ export interface Status {
   memoryBytes: number;
   durability: { durable: boolean; fsync: boolean; fullPageWrites: boolean; synchronousCommit: string };
   pipelines: Pipeline[];
+  /** Why the pipeline files as they are do not run; what ran before goes on. */
+  filesError: { error: string; at: number | null } | null;
   topics: Topic[];
   groups: Group[];
   tables: { name: string; stage: string; key: string[]; rows: number | null }[];
@@ -87,6 +113,7 @@ export function parseStatus(value: unknown): Status {
       synchronousCommit: text(durability.synchronous_commit, "on"),
     },
     pipelines: array(o.pipelines).map(object).map(parsePipeline),
+    filesError: parseFilesError(object(o.pipeline_files)),
     topics: array(o.topics).map(object).map(parseTopic),
     groups: array(o.groups).map(object).map(parseGroup),
     tables: array(o.tables).map(object).map((t) => ({
@@ -102,6 +129,30 @@ function parsePipeline(o: Json): Pipeline {
   return { name: text(o.name), file: text(o.file), stages: array(o.stages).map(object).map(parseStage) };
 }
 
+function parseFilesError(o: Json): Status["filesError"] {
+  const error = text(o.error);
+  return error === "" ? null : { error, at: timeOrNull(o.at) };
+}
+
+function parseDeployment(o: Json): Deployment | null {
+  const state = text(o.state);
+  if (state === "") return null;
+  return {
+    epoch: number(o.epoch),
+    source: text(o.source),
+    state,
+    previous: textOrNull(o.previous),
+    reason: textOrNull(o.reason),
+    since: timeOrNull(o.since),
+    by: text(o.by),
+  };
+}
+
+function parseCandidate(o: Json): Candidate | null {
+  const error = text(o.error);
+  return error === "" ? null : { digest: textOrNull(o.digest), from: text(o.from), error, at: timeOrNull(o.at) };
+}
+
 function parseStage(o: Json): Stage {
   return {
     name: text(o.name),
@@ -109,6 +160,8 @@ function parseStage(o: Json): Stage {
     plugin: text(o.plugin),
     version: text(o.version),
     digest: text(o.digest),
+    deployment: parseDeployment(object(o.deployment)),
+    candidate: parseCandidate(object(o.candidate)),
     group: textOrNull(o.group),
     from: textOrNull(o.from),
     to: Object.entries(object(o.to)).map(([port, topic]): [string, string] => [port, text(topic)]),
@@ -125,6 +178,7 @@ function parseStage(o: Json): Stage {
       partition: number(t.partition),
       state: text(t.state, "unknown"),
       reason: textOrNull(t.reason),
+      digest: textOrNull(t.digest),
     })),
   };
 }

@@ -1,16 +1,22 @@
-// Every pipeline with its stages, what they do now and why they do not; then groups by partition.
+// Every pipeline with its stages, what they do now and why they do not, and the component that each of them runs; then groups
+// by partition.
 import { h, reconcile, setText } from "../dom.ts";
-import { rate, shortDigest, short, whole } from "../format.ts";
-import type { Group, HostView, Pipeline, Stage } from "../net/status.ts";
+import { moment, rate, short, whole } from "../format.ts";
+import type { Group, HostView, Pipeline, Stage, Status } from "../net/status.ts";
+import { PluginRow } from "../panels/pluginRow.ts";
 import type { Page } from "./page.ts";
 
-const STAGE_COLUMNS = ["Stage", "State", "Reads", "Writes", "In /s", "Out /s", "In", "Out", "Refused", "Lag", "Restarts", "Plugin"] as const;
+const STAGE_COLUMNS = ["Stage", "State", "Reads", "Writes", "In /s", "Out /s", "In", "Out", "Refused", "Lag", "Restarts"] as const;
 
 export class PipelinesPage implements Page {
   readonly title = "Pipelines";
   readonly element: HTMLElement;
   private readonly pipelines = h("div", { class: "cards" });
   private readonly groups = h("div", { class: "cards side-by-side" });
+  private readonly rows = new WeakMap<HTMLElement, PluginRow>();
+  private readonly filesError = h("pre", { class: "files-error" });
+  private readonly filesSince = h("p");
+  private readonly files = h("div", { class: "files", role: "alert", hidden: true }, this.filesSince, this.filesError);
   private readonly empty = h("p", { class: "hint" }, "Waiting for the host.");
 
   constructor() {
@@ -19,10 +25,18 @@ export class PipelinesPage implements Page {
       { class: "page" },
       h("h1", {}, "Pipelines"),
       this.empty,
+      this.files,
       this.pipelines,
       h("h2", { class: "page-section" }, "Consumer groups"),
       this.groups,
     );
+    // A component dropped beside its stage would else be opened in place of the page.
+    for (const name of ["dragover", "drop"] as const) {
+      this.element.addEventListener(name, (event) => {
+        event.preventDefault();
+        if (event.dataTransfer) event.dataTransfer.dropEffect = "none";
+      });
+    }
   }
 
   show(): void {
@@ -41,13 +55,36 @@ export class PipelinesPage implements Page {
     if (!status) return;
     this.empty.hidden = status.pipelines.length > 0;
     setText(this.empty, "No pipeline runs. Start one with: tidemill up pipelines/aircraft.toml");
-    reconcile(this.pipelines, status.pipelines, (p) => p.name, pipelineCard, updatePipeline);
+    reconcile(this.pipelines, status.pipelines, (p) => p.name, pipelineCard, (card, p) => { this.updatePipeline(card, p); });
+    this.showFiles(status.filesError);
     reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupCard, updateGroup);
+  }
+
+  private updatePipeline(card: HTMLElement, pipeline: Pipeline): void {
+    const body = card.querySelector("tbody");
+    if (body) reconcile(body, pipeline.stages, (s) => s.name, stageRow, updateStage);
+    const plugins = card.querySelector<HTMLElement>(".plugins");
+    if (!plugins) return;
+    reconcile(plugins, pipeline.stages, (s) => s.name, (s) => this.pluginRow(pipeline.name, s.name), (row, s) => { this.rows.get(row)?.update(s); });
+  }
+
+  private pluginRow(pipeline: string, stage: string): HTMLElement {
+    const row = new PluginRow(pipeline, stage);
+    this.rows.set(row.element, row);
+    return row.element;
+  }
+
+  private showFiles(problem: Status["filesError"]): void {
+    this.files.hidden = problem === null;
+    if (!problem) return;
+    const since = problem.at === null ? "" : ` since ${moment(problem.at, Date.now())}`;
+    setText(this.filesSince, `The pipeline files do not run as they are${since}; what ran before goes on.`);
+    setText(this.filesError, problem.error);
   }
 }
 
 /** Columns of words; the others hold numbers and line up on the right. */
-const WORDS = new Set(["State", "Reads", "Writes", "Plugin", "Owner"]);
+const WORDS = new Set(["State", "Reads", "Writes", "Owner"]);
 
 function table(columns: readonly string[], label: string): HTMLElement {
   return h(
@@ -63,19 +100,15 @@ function pipelineCard(pipeline: Pipeline): HTMLElement {
     { class: "card" },
     h("header", { class: "card-head" }, h("h2", {}, pipeline.name), h("code", {}, pipeline.file)),
     table(STAGE_COLUMNS, `Stages of ${pipeline.name}`),
+    h("div", { class: "card-head plugins-head" }, h("h3", {}, "Components"), h("span", { class: "card-note" }, "Push one to a running stage, or drop its file on it.")),
+    h("ul", { class: "plugins", "aria-label": `Components of ${pipeline.name}` }),
   );
-}
-
-function updatePipeline(card: HTMLElement, pipeline: Pipeline): void {
-  const body = card.querySelector("tbody");
-  if (body) reconcile(body, pipeline.stages, (s) => s.name, stageRow, updateStage);
 }
 
 function stageRow(): HTMLTableRowElement {
   const row = h("tr", {}, h("th", { scope: "row" }, h("span", { class: "cell-main" }), h("span", { class: "cell-note" })));
   for (const name of STAGE_COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
   row.children[1]?.append(h("span", { class: "state" }), h("span", { class: "cell-note reason" }));
-  row.lastElementChild?.append(h("span", { class: "cell-main" }), h("code", { class: "cell-note" }));
   return row;
 }
 
@@ -103,9 +136,6 @@ function updateStage(row: HTMLElement, stage: Stage): void {
   put(8, whole(stage.refused));
   put(9, whole(stage.lag));
   put(10, whole(stage.restarts));
-  pair(11, `${stage.plugin} ${stage.version}`, shortDigest(stage.digest));
-  const digest = cells[11];
-  if (digest) digest.title = stage.digest;
 }
 
 /** The stage's reason, else what its unwell partitions say. */

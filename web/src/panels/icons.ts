@@ -17,6 +17,7 @@ const PATHS = {
   pause: "M8 5v14M16 5v14",
   play: "M7 4.5v15l12-7.5Z",
   arrow: "M5 12h14M13 6l6 6-6 6",
+  copy: "M9 9h11v11H9ZM5 15H4V4h11v1",
   back: "M19 12H5M11 6l-6 6 6 6",
 } as const;
 

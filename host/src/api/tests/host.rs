@@ -55,8 +55,13 @@ impl TestHost {
         let (replay, groups) = (Replay::new(log.clone()), Groups::new(pool.clone()));
         let tables = Tables::new(pool.clone());
         let host = HostId("h-test".into());
-        let services =
-            Services { log: log.clone(), replay: replay.clone(), groups: groups.clone(), host: host.clone() };
+        let services = Services {
+            log: log.clone(),
+            replay: replay.clone(),
+            groups: groups.clone(),
+            registry: crate::registry::Registry::new(pool.clone()),
+            host: host.clone(),
+        };
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
         let runtime = Runtime::new(engine, services, tables.clone(), PluginFolders::new(Vec::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

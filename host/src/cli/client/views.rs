@@ -83,6 +83,7 @@ pub struct Status {
     pub durability: Durability,
     pub memory_bytes: Option<u64>,
     pub pipelines: Vec<Pipeline>,
+    pub pipeline_files: Option<FilesError>,
     pub topics: Vec<Topic>,
     pub groups: Vec<Group>,
     pub tables: Vec<TableInfo>,
@@ -104,11 +105,34 @@ pub struct Pipeline {
 }
 
 #[derive(Debug, Deserialize)]
+pub struct FilesError {
+    pub error: String,
+    pub at: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Deployment {
+    pub state: String,
+    pub reason: Option<String>,
+    pub since: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Candidate {
+    pub from: String,
+    pub error: String,
+    pub at: String,
+}
+
+#[derive(Debug, Deserialize)]
 pub struct Stage {
     pub name: String,
     pub kind: String,
     pub plugin: String,
     pub version: Option<String>,
+    pub digest: Option<String>,
+    pub deployment: Option<Deployment>,
+    pub candidate: Option<Candidate>,
     pub from: Option<String>,
     #[serde(default)]
     pub to: BTreeMap<String, String>,

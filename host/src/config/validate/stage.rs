@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Measure, Reader};
+use super::{Measure, Reader, grants};
 use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
-use crate::config::plan::{BatchLimits, Input, OnError, PluginRef, StageKind, StageLimits, StagePlan, Start};
+use crate::config::plan::{
+    BatchLimits, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
+};
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
 use crate::ids::{StageName, TableName, TopicName};
@@ -19,8 +21,8 @@ const MAX_ATTEMPTS: u32 = 5;
 /// The port that a stage writes to when it names none.
 pub const DEFAULT_PORT: &str = "default";
 
-const SIZE: fn(&str) -> Result<u64, String> = units::size;
-const TIME: fn(&str) -> Result<Duration, String> = units::duration;
+pub(super) const SIZE: fn(&str) -> Result<u64, String> = units::size;
+pub(super) const TIME: fn(&str) -> Result<Duration, String> = units::duration;
 
 pub fn read(
     reader: &mut Reader<'_>,
@@ -35,7 +37,9 @@ pub fn read(
     let outputs = outputs(reader, &path.key("to"), stage.to.as_ref());
     let tables = tables(reader, path, kind, &stage.tables);
     let limits = limits(reader, &path.key("limits"), &stage.limits);
+    let (grants, http) = grants::read(reader, path, kind, &stage);
     let batch = batch(reader, &path.key("batch"), &stage.batch);
+    let probation = probation(reader, &path.key("probation"), &stage.probation);
     let config = config(reader, &path.key("config"), stage.config);
     Some(StagePlan {
         name,
@@ -43,8 +47,11 @@ pub fn read(
         plugin: plugin?,
         config,
         limits,
+        grants,
+        http,
         on_error: stage.on_error.unwrap_or(OnError::DeadLetter),
         max_attempts: stage.max_attempts.unwrap_or(MAX_ATTEMPTS),
+        probation,
         batch,
         input: input?,
         outputs: outputs?,
@@ -153,6 +160,9 @@ fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> Sta
         range: Duration::from_millis(1)..=Duration::from_secs(600),
     };
     let output = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=1 << 30 };
+    let state = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=64 << 30 };
+    let value = Measure { parse: SIZE, show: units::show_size, range: 1 << 10..=16 << 20 };
+    let state_value = limits.state_value.as_deref();
     StageLimits {
         memory: reader.measure(&path.key("memory"), limits.memory.as_deref(), &memory, default.memory),
         deadline: reader.measure(
@@ -168,6 +178,11 @@ fn limits(reader: &mut Reader<'_>, path: &KeyPath, limits: &file::Limits) -> Sta
             &output,
             default.output_bytes,
         ),
+        handles: limits.handles.unwrap_or(default.handles),
+        instances: limits.instances.unwrap_or(default.instances),
+        log_lines: limits.log_lines.unwrap_or(default.log_lines),
+        state: reader.measure(&path.key("state"), limits.state.as_deref(), &state, default.state),
+        state_value: reader.measure(&path.key("state_value"), state_value, &value, default.state_value),
     }
 }
 
@@ -180,6 +195,20 @@ fn batch(reader: &mut Reader<'_>, path: &KeyPath, batch: &file::Batch) -> BatchL
         records: batch.records.unwrap_or(default.records),
         bytes: reader.measure(&path.key("bytes"), batch.bytes.as_deref(), &bytes, default.bytes),
         linger: reader.measure(&path.key("linger"), batch.linger.as_deref(), &linger, default.linger),
+    }
+}
+
+fn probation(reader: &mut Reader<'_>, path: &KeyPath, probation: &file::Probation) -> Probation {
+    let default = Probation::default();
+    let time = Measure {
+        parse: TIME,
+        show: units::show_duration,
+        range: Duration::ZERO..=Duration::from_secs(3600),
+    };
+    Probation {
+        batches: probation.batches.unwrap_or(default.batches),
+        time: reader.measure(&path.key("time"), probation.time.as_deref(), &time, default.time),
+        errors: probation.errors.unwrap_or(default.errors),
     }
 }
 

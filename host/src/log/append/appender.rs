@@ -1,5 +1,8 @@
 //! The task of one partition: takes what waits, stores it as one row in one commit, answers, and again.
 //!
+//! Whoever is answered together mostly writes again at once and together. Without a moment's patience the first of them
+//! would get a commit alone and the others the next, so that half of the commits held one request; see [`Patience`].
+//!
 //! What is surely rolled back is tried again, a bounded number of times with growing pauses, while later requests wait
 //! behind it, so order holds. When the connection breaks before the answer, the commit may have happened: requests with
 //! a producer are repeated, which is harmless, and the others are told that it is unknown.
@@ -10,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::ids::{Offset, TopicName, TopicPartition};
@@ -22,6 +26,10 @@ use super::queue::{Queues, Request};
 use super::write::{self, Outcome, Verdict};
 use super::{ROW_BYTES_MAX, ROW_RECORDS_MAX};
 
+/// Waiting for requests takes at most this part of what the last commit took, and no longer than that.
+const PATIENCE_PART: u32 = 8;
+const PATIENCE_MAX: Duration = Duration::from_millis(1);
+
 pub(super) struct Appender {
     target: TopicPartition,
     topic: TopicName,
@@ -30,6 +38,23 @@ pub(super) struct Appender {
     queue: mpsc::Receiver<Request>,
     /// Taken from the queue, but not fit for the group before.
     held: Option<Request>,
+    patience: Patience,
+}
+
+/// How long a group waits for more: until it has as many requests as the one before, but not for long. One request after
+/// another never waits, and those who stay away are waited for once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Patience {
+    /// Of the group before.
+    requests: usize,
+    /// What it took to store.
+    commit: Duration,
+}
+
+impl Patience {
+    fn is_over(self, requests: usize, waited: Duration) -> bool {
+        requests >= self.requests || waited >= (self.commit / PATIENCE_PART).min(PATIENCE_MAX)
+    }
 }
 
 impl Appender {
@@ -40,7 +65,7 @@ impl Appender {
         hub: NotifyHub,
         queue: mpsc::Receiver<Request>,
     ) -> Self {
-        Self { target, topic, pool, hub, queue, held: None }
+        Self { target, topic, pool, hub, queue, held: None, patience: Patience::default() }
     }
 
     /// Ends when nothing came for `idle`, or when the log is dropped and all that was sent is answered.
@@ -57,8 +82,10 @@ impl Appender {
                 },
             };
             let Some(first) = first else { return };
-            let group = self.collect(first);
+            let group = self.collect(first).await;
+            let (requests, started) = (group.len(), Instant::now());
             self.store(group).await;
+            self.patience = Patience { requests, commit: started.elapsed() };
         }
     }
 
@@ -72,13 +99,22 @@ impl Appender {
         self.queue.close();
     }
 
-    /// Adds what waits, as far as it fits into one row. A producer occurs once in a group, since the answer to its
-    /// second request depends on the first.
-    fn collect(&mut self, first: Request) -> Vec<Request> {
+    /// Adds what waits or comes in a moment, as far as it fits into one row. A producer occurs once in a group, since the
+    /// answer to its second request depends on the first.
+    async fn collect(&mut self, first: Request) -> Vec<Request> {
         let (mut records, mut bytes) = (first.records.len(), first.bytes);
         let mut producers: HashSet<String> = first.producer.iter().map(|p| p.id.clone()).collect();
         let mut group = vec![first];
-        while let Ok(next) = self.queue.try_recv() {
+        let started = Instant::now();
+        loop {
+            let Ok(next) = self.queue.try_recv() else {
+                if self.patience.is_over(group.len(), started.elapsed()) {
+                    return group;
+                }
+                // The writers' turn. A timer would sleep for longer than most commits take.
+                yield_now().await;
+                continue;
+            };
             records += next.records.len();
             bytes += next.bytes;
             let again = match &next.producer {
@@ -87,11 +123,10 @@ impl Appender {
             };
             if again || records > ROW_RECORDS_MAX || bytes > ROW_BYTES_MAX {
                 self.held = Some(next);
-                break;
+                return group;
             }
             group.push(next);
         }
-        group
     }
 
     /// Stores a group and answers each of its requests.
@@ -194,4 +229,24 @@ fn give_up(group: Vec<Request>, error: &AppendError, which: impl Fn(&Request) ->
         }
     }
     left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_waits_for_as_many_as_came_before_and_not_for_long() {
+        let none = Duration::ZERO;
+        assert!(Patience::default().is_over(1, none), "the first request of all");
+        let alone = Patience { requests: 1, commit: Duration::from_millis(3) };
+        assert!(alone.is_over(1, none), "one after another");
+        let eight = Patience { requests: 8, ..alone };
+        assert!(!eight.is_over(7, Duration::from_micros(374)));
+        assert!(eight.is_over(7, Duration::from_micros(375)), "an eighth of a commit");
+        assert!(eight.is_over(8, none));
+        let slow = Patience { commit: Duration::from_secs(1), ..eight };
+        assert!(!slow.is_over(7, Duration::from_micros(999)));
+        assert!(slow.is_over(7, PATIENCE_MAX));
+    }
 }

@@ -79,7 +79,7 @@ async fn a_seek_fences_the_owner_and_a_host_takes_its_own_lease_back_at_once() {
     let (_database, groups, topic, name) = setting().await;
     let lease = groups.acquire(&group(), topic, 0, &host("a"), "p/s").await.unwrap().unwrap();
     advance(&groups, &lease, 0, 2).await.unwrap();
-    groups.seek(&group(), &name, &SeekTarget::Earliest, None).await.unwrap();
+    groups.seek(&group(), &name, &SeekTarget::Earliest, None, false).await.unwrap();
     assert!(matches!(advance(&groups, &lease, 2, 2).await, Err(CommitError::Fenced)));
     let again = groups.acquire(&group(), topic, 0, &host("a"), "p/s").await.unwrap().unwrap();
     assert_eq!(again.next_offset, 0);

@@ -173,7 +173,7 @@ impl Recipe {
 
         let lz4 = cluster::has_lz4(&self.layout.cluster, &self.binaries, &self.account);
         let mut command = self.account.command(&program);
-        command.arg("-D").arg(&self.layout.cluster).stdout(file).stderr(copy);
+        command.arg("-D").arg(&self.layout.cluster).stdout(file).stderr(copy).envs(settings::ENVIRONMENT);
         for (name, value) in settings::settings(settings::memory(), lz4, &self.layout.sockets) {
             command.arg("-c").arg(format!("{name}={value}"));
         }

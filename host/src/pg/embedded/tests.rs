@@ -208,3 +208,20 @@ async fn only_the_servers_user_can_enter_the_sockets_folder() {
     drop(connection);
     server.stop().await.unwrap();
 }
+
+/// The names are glibc's; what they are worth stands where they are set.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn backends_keep_the_memory_of_large_batches() {
+    let temp = TemporaryDir::new();
+    let (_data_dir, server) = start(temp.path()).await;
+    let environment = std::fs::read(format!("/proc/{}/environ", pid(&server).as_raw_nonzero())).unwrap();
+    let environment = String::from_utf8_lossy(&environment);
+    for (name, value) in settings::ENVIRONMENT {
+        assert!(
+            environment.split('\0').any(|entry| entry == format!("{name}={value}")),
+            "{name}: {environment}"
+        );
+    }
+    server.stop().await.unwrap();
+}

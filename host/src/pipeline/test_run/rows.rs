@@ -12,14 +12,14 @@ use crate::tables::apply;
 use crate::tables::spec::{self as tables, Cell, RowChange, TableSpec};
 
 /// A change and the table of the plugin that it is of.
-pub(super) struct Change {
+pub struct Change {
     table: String,
     change: tables::Change,
 }
 
 impl Change {
     /// `first` is the place of the batch in the test's input.
-    pub(super) fn new(first: usize, change: PluginRowChange) -> Self {
+    pub fn new(first: usize, change: PluginRowChange) -> Self {
         let row = match change.change {
             PluginChange::Upsert(values) => RowChange::Upsert(values.into_iter().map(cell).collect()),
             PluginChange::Delete(values) => RowChange::Delete(values.into_iter().map(cell).collect()),
@@ -29,24 +29,66 @@ impl Change {
     }
 }
 
-/// Each table of the plugin with what is in it in the end, in the order of its key: the same folding that is done
-/// before rows are written to Postgres.
-pub(super) fn fold(descriptor: &Descriptor, changes: Vec<Change>) -> Vec<(String, Vec<Value>)> {
-    let mut by_table: BTreeMap<String, Vec<tables::Change>> = BTreeMap::new();
-    for change in changes {
-        by_table.entry(change.table).or_default().push(change.change);
+/// Changes of a table that wait to be folded, beyond as many as its rows.
+const WAITING: usize = 10_000;
+
+/// The tables of a plugin while changes come in. Takes as much memory as the rows do.
+pub struct Rows {
+    tables: BTreeMap<String, TableRows>,
+}
+
+struct TableRows {
+    spec: TableSpec,
+    changes: Vec<tables::Change>,
+    /// How many of the changes are folded: one for each key.
+    folded: usize,
+}
+
+impl Rows {
+    pub fn new(descriptor: &Descriptor) -> Self {
+        let table = |table: &crate::plugin::Table| {
+            (table.name.clone(), TableRows { spec: spec(table), changes: Vec::new(), folded: 0 })
+        };
+        Self { tables: descriptor.tables.iter().map(table).collect() }
     }
-    let rows = |table: &crate::plugin::Table| {
-        let spec = spec(table);
-        let changes = by_table.remove(&table.name).unwrap_or_default();
-        let folded = apply::fold(&spec, changes);
-        let rows = folded.into_iter().filter_map(|change| match change.row {
-            RowChange::Upsert(cells) => Some(object(&spec, cells)),
-            RowChange::Delete(_) => None,
-        });
-        (table.name.clone(), rows.collect())
-    };
-    descriptor.tables.iter().map(rows).collect()
+
+    pub fn add(&mut self, change: Change) {
+        if let Some(table) = self.tables.get_mut(&change.table) {
+            table.changes.push(change.change);
+            if table.changes.len() > 2 * table.folded + WAITING {
+                table.fold();
+            }
+        }
+    }
+
+    /// Each table with what is in it in the end, in the order of its key.
+    pub fn finish(self) -> Vec<(String, Vec<Value>)> {
+        let rows = |(name, mut table): (String, TableRows)| {
+            table.fold();
+            let spec = table.spec;
+            let rows = table.changes.into_iter().filter_map(|change| match change.row {
+                RowChange::Upsert(cells) => Some(object(&spec, cells)),
+                RowChange::Delete(_) => None,
+            });
+            (name, rows.collect())
+        };
+        self.tables.into_iter().map(rows).collect()
+    }
+}
+
+impl TableRows {
+    /// The same folding that is done before rows are written to Postgres.
+    fn fold(&mut self) {
+        self.changes = apply::fold(&self.spec, std::mem::take(&mut self.changes));
+        self.folded = self.changes.len();
+    }
+}
+
+/// Each table of the plugin with what some changes leave in it, in the order of its key.
+pub(super) fn fold(descriptor: &Descriptor, changes: Vec<Change>) -> Vec<(String, Vec<Value>)> {
+    let mut rows = Rows::new(descriptor);
+    changes.into_iter().for_each(|change| rows.add(change));
+    rows.finish()
 }
 
 fn object(spec: &TableSpec, cells: Vec<Cell>) -> Value {
