@@ -275,8 +275,8 @@ impl Registry {
         rows.iter().map(|row| Ok(past(row)?)).collect()
     }
 
-    /// Makes a stored component the one that a stage (`pipeline/stage`) runs, with or without a probation. What is active afterwards comes back: for a
-    /// file that was rolled back here before, that is what was active.
+    /// Makes a stored component the one that a stage (`pipeline/stage`) runs, with or without a probation. What is active
+    /// afterwards comes back: for a file that was rolled back here before, that is what was active.
     pub async fn activate(
         &self,
         stage: &str,

@@ -21,7 +21,7 @@ use super::effects::{DeadKind, DeadLetter, Effects};
 use super::intake::Intake;
 use super::stage::{Stage, StageError, state_limits};
 use super::status::State;
-use super::version::{Trial, Version};
+use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
@@ -151,9 +151,9 @@ impl<'a> Task<'a> {
             let batch = self.intake.batch(self.size).to_vec();
             let answer = self.call(&batch).await;
             match answer {
-                Ok(Answer::Done(effects, refused)) => match self.current.trial() {
-                    Some(trial) if !refused.is_empty() => {
-                        self.ask_elder(&trial, &batch, *effects, refused, token).await?;
+                Ok(Answer::Done(effects, refused)) => match self.current.probation() {
+                    Some(probation) if !refused.is_empty() => {
+                        self.ask_elder(&probation, &batch, *effects, refused, token).await?;
                     }
                     _ => {
                         let version = self.current.version().clone();
@@ -217,13 +217,13 @@ impl<'a> Task<'a> {
     /// message is given up for what a new version makes of it, unless the one before fails on the batch as well.
     async fn ask_elder(
         &mut self,
-        trial: &Trial,
+        probation: &Probation,
         batch: &[Record],
         effects: Effects,
         refused: Vec<(usize, String)>,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
-        let elder = &trial.elder;
+        let elder = &probation.elder;
         let mut instance = match self.elder.take() {
             Some(instance) if !instance.poisoned() => instance,
             _ => {
@@ -240,7 +240,7 @@ impl<'a> Task<'a> {
         let taken = |index: &usize| !also_refused.iter().any(|(also, _)| also == index);
         let first = refused.iter().find(|(index, _)| taken(index)).map(|(_, reason)| reason.clone());
         let more = refused.iter().filter(|(index, _)| taken(index)).count();
-        let verdict = trial.count.weigh(batch.len(), more);
+        let verdict = probation.count.weigh(batch.len(), more);
         self.finish(elder, batch, *elders, also_refused, token).await?;
         match verdict {
             Some(verdict) => {
@@ -308,7 +308,7 @@ impl<'a> Task<'a> {
     ) -> Result<(), StageError> {
         let step = Step::Group { lease: self.lease, from: self.offset, to: self.offset + count as Offset };
         match commit(self.stage, version, step, &effects, token).await {
-            Err(StageError::Fatal(reason)) if version.trial().is_some() => {
+            Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 return self.give_up_version(&reason).await;
             }
             committed => committed?,
@@ -317,7 +317,7 @@ impl<'a> Task<'a> {
         let current = self.current.version();
         let weighed = version.digest() != current.digest();
         self.stage.passed(current, if weighed { 0 } else { count }).await;
-        if self.current.trial().is_none() {
+        if self.current.probation().is_none() {
             self.elder = None;
         }
         self.intake.done(count);
@@ -378,7 +378,7 @@ impl<'a> Task<'a> {
         reason: String,
         token: &CancellationToken,
     ) -> Result<(), StageError> {
-        if self.current.trial().is_some() {
+        if self.current.probation().is_some() {
             return self.give_up_version(&format!("at offset {}: {reason}", batch[0].offset)).await;
         }
         if self.stage.on_error() == OnError::Stop {
@@ -401,7 +401,7 @@ impl<'a> Task<'a> {
         let words = self.stage.words(&error);
         let tries =
             matches!(error, CallError::Retry { .. }) && self.attempts + 1 < self.stage.plan.max_attempts;
-        if self.current.trial().is_some() && !tries && !is_of_the_host(&error) {
+        if self.current.probation().is_some() && !tries && !is_of_the_host(&error) {
             let reason = format!("at offset {}: {words}", self.offset);
             return self.give_up_version(&reason).await;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::stage::{Stage, StageError};
-use super::version::{Trial, Version};
+use super::version::{Probation, Version};
 use crate::ids::Partition;
 use crate::plugin::{CallError, Instance};
 
@@ -36,9 +36,9 @@ impl<'a> Current<'a> {
                     let instance = Some(instance);
                     return Ok(Self { stage, partition, version, versions, instance, not_before: None });
                 }
-                Err(error) if version.trial().is_some() && !is_of_the_host(&error) => {
+                Err(error) if version.probation().is_some() && !is_of_the_host(&error) => {
                     stage.fail(&version, &stage.words(&error)).await?;
-                    // Another host may have decided otherwise: then the trial is over, or another version on its way.
+                    // Another host may have decided otherwise: then the probation is over, or another version on its way.
                     let _ = tokio::time::timeout(TRY_AGAIN, changed(&mut versions)).await;
                 }
                 Err(error) => return Err(stage.cannot_start(&error)),
@@ -51,8 +51,8 @@ impl<'a> Current<'a> {
     }
 
     /// The probation of the version, unless it is over.
-    pub fn trial(&self) -> Option<Arc<Trial>> {
-        self.version.trial()
+    pub fn probation(&self) -> Option<Arc<Probation>> {
+        self.version.probation()
     }
 
     /// Takes the wanted version over, if it is another one. Its instance is there before the old one is let go; if it
@@ -75,7 +75,7 @@ impl<'a> Current<'a> {
                 self.stage.cell.runs(self.partition, self.version.digest());
                 return Ok(true);
             }
-            Err(error) if wanted.trial().is_some() && !is_of_the_host(&error) => {
+            Err(error) if wanted.probation().is_some() && !is_of_the_host(&error) => {
                 self.stage.fail(&wanted, &self.stage.words(&error)).await?;
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use super::component::{self, Bytes, Component, ComponentError};
 use super::runtime::{ApplyError, Inner, spec};
 use super::stage::{Stage, limits};
 use super::status::StageCell;
-use super::version::{Code, Trial, Version};
+use super::version::{Code, Probation, Version};
 use crate::config::plan::{PipelinePlan, StageKind, StagePlan};
 use crate::ids::PipelineName;
 use crate::log::Topic;
@@ -220,8 +220,8 @@ impl Inner {
             // Another host was faster.
             false => self.load(&pipeline, &plan, &active.digest, false).await?,
         };
-        let trial = self.trial(&pipeline, &plan, &active, None).await;
-        let version = Version::new(fitted.checked.code, active, trial, fitted.instance);
+        let probation = self.probation(&pipeline, &plan, &active, None).await;
+        let version = Version::new(fitted.checked.code, active, probation, fitted.instance);
         let cell = StageCell::new(pipeline, plan.clone());
         Ok(Stage::new(plan, input, outputs, cell, self.services.clone(), version))
     }
@@ -257,13 +257,13 @@ impl Inner {
 
     /// The probation of a version, with the version before at hand; None when it is not on probation or, for once, there
     /// is nothing to go back to.
-    pub async fn trial(
+    pub async fn probation(
         &self,
         pipeline: &PipelineName,
         plan: &StagePlan,
         active: &Active,
         current: Option<&Arc<Version>>,
-    ) -> Option<Trial> {
+    ) -> Option<Probation> {
         let previous = active.previous.as_ref().filter(|_| active.state == Standing::Probation)?;
         let elder = current.and_then(|current| near(current, previous));
         let elder = match elder {
@@ -283,7 +283,7 @@ impl Inner {
                 }
             },
         };
-        Some(Trial::new(elder, plan.probation, Instant::now()))
+        Some(Probation::new(elder, plan.probation, Instant::now()))
     }
 }
 
@@ -292,7 +292,7 @@ pub fn near(current: &Arc<Version>, digest: &str) -> Option<Arc<Version>> {
     if current.digest() == digest {
         return Some(Version::new(current.code(), current.active.clone(), None, None));
     }
-    current.trial().map(|trial| trial.elder.clone()).filter(|elder| elder.digest() == digest)
+    current.probation().map(|probation| probation.elder.clone()).filter(|elder| elder.digest() == digest)
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
         let next = production.next;
         let version = current.version().clone();
         match store(stage, &version, lease, production, token).await {
-            Err(StageError::Fatal(reason)) if version.trial().is_some() => {
+            Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 current.give_up(&reason).await?;
                 continue;
             }
@@ -134,7 +134,7 @@ async fn after_failure(
     backoff: &mut Backoff,
 ) -> Result<Duration, StageError> {
     let words = stage.words(&error);
-    if current.trial().is_some() && !is_of_the_host(&error) && !matches!(error, CallError::Retry { .. }) {
+    if current.probation().is_some() && !is_of_the_host(&error) && !matches!(error, CallError::Retry { .. }) {
         current.give_up(&words).await?;
         backoff.reset();
         return Ok(Duration::ZERO);

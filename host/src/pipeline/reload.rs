@@ -147,7 +147,7 @@ impl Runtime {
         let version = running.version();
         if active.epoch == version.active.epoch {
             if active.state == Standing::Stable && version.active.state == Standing::Probation {
-                version.end_trial();
+                version.end_probation();
                 running.cell.proven(active.epoch);
             }
             return;
@@ -217,17 +217,17 @@ impl Inner {
                 (fitted.checked.code, fitted.instance)
             }
         };
-        let trial = self.trial(pipeline, plan, &active, Some(&current)).await;
+        let probation = self.probation(pipeline, plan, &active, Some(&current)).await;
         tracing::info!(
             stage = running.label(),
             digest = active.digest,
             before = current.digest(),
             source = active.source.as_str(),
             epoch = active.epoch,
-            probation = trial.is_some(),
+            probation = probation.is_some(),
             "another version"
         );
-        deciding.publish(Version::new(code, active, trial, spare));
+        deciding.publish(Version::new(code, active, probation, spare));
         Ok(())
     }
 

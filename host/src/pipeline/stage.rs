@@ -94,7 +94,8 @@ impl Stage {
     /// current one any more.
     pub async fn fail(&self, version: &Version, reason: &str) -> Result<(), StageError> {
         let deciding = self.decide().await;
-        let (Some(trial), true) = (version.trial(), self.version().active.epoch == version.active.epoch)
+        let (Some(probation), true) =
+            (version.probation(), self.version().active.epoch == version.active.epoch)
         else {
             return Ok(());
         };
@@ -113,8 +114,8 @@ impl Stage {
             "the new version failed its probation and was rolled back"
         );
         self.cell.count_plugin("tidemill_stage_plugin_rollbacks_total");
-        if active.digest == trial.elder.digest() {
-            deciding.publish(Version::new(trial.elder.code(), active, None, None));
+        if active.digest == probation.elder.digest() {
+            deciding.publish(Version::new(probation.elder.code(), active, None, None));
         }
         Ok(())
     }
@@ -122,13 +123,13 @@ impl Stage {
     /// Counts a batch, and those of its messages that were not weighed, for the probation of a version, and ends that when
     /// it has shown enough.
     pub async fn passed(&self, version: &Version, messages: usize) {
-        let Some(trial) = version.trial() else { return };
-        if !trial.count.passes(messages, std::time::Instant::now()) {
+        let Some(probation) = version.probation() else { return };
+        if !probation.count.passes(messages, std::time::Instant::now()) {
             return;
         }
         match self.services.registry.prove(&self.label(), version.active.epoch).await {
             Ok(proven) => {
-                version.end_trial();
+                version.end_probation();
                 if proven {
                     tracing::info!(
                         stage = self.label(),
@@ -140,7 +141,7 @@ impl Stage {
             }
             Err(error) => {
                 tracing::debug!(stage = self.label(), %error, "the end of a probation is not written down yet");
-                trial.count.undecided();
+                probation.count.undecided();
             }
         }
     }

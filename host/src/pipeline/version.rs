@@ -1,6 +1,6 @@
 //! One version of a stage's code: what a batch runs with, from its first call to the commit that names its digest.
 //!
-//! A stage has one current version, and its tasks look at it between two batches. A version on probation has a [`Trial`]:
+//! A stage has one current version, and its tasks look at it between two batches. A version on probation has a [`Probation`]:
 //! the version before stays loaded, judges what the new one refuses, and takes over when the new one fails.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::config::plan::Probation;
+use crate::config::plan::Probation as Rules;
 use crate::plugin::{Instance, Plugin};
 use crate::registry::Active;
 use crate::tables::Table;
@@ -23,7 +23,7 @@ pub struct Version {
     /// Table in the descriptor -> table in Postgres.
     pub tables: BTreeMap<String, Arc<Table>>,
     pub active: Active,
-    trial: Mutex<Option<Arc<Trial>>>,
+    probation: Mutex<Option<Arc<Probation>>>,
     /// The instance it was tried with: the first task that asks gets it.
     spare: Mutex<Option<Instance>>,
 }
@@ -47,14 +47,19 @@ impl std::fmt::Debug for Version {
 }
 
 impl Version {
-    pub fn new(code: Code, active: Active, trial: Option<Trial>, spare: Option<Instance>) -> Arc<Self> {
+    pub fn new(
+        code: Code,
+        active: Active,
+        probation: Option<Probation>,
+        spare: Option<Instance>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             plugin: code.plugin,
             version: code.version,
             origin: code.origin,
             tables: code.tables,
             active,
-            trial: Mutex::new(trial.map(Arc::new)),
+            probation: Mutex::new(probation.map(Arc::new)),
             spare: Mutex::new(spare),
         })
     }
@@ -74,13 +79,13 @@ impl Version {
     }
 
     /// Its probation, unless that is over.
-    pub fn trial(&self) -> Option<Arc<Trial>> {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn probation(&self) -> Option<Arc<Probation>> {
+        self.probation.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Believes it from now on, and lets the version before go.
-    pub fn end_trial(&self) {
-        self.trial.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub fn end_probation(&self) {
+        self.probation.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     pub fn take_spare(&self) -> Option<Instance> {
@@ -90,7 +95,7 @@ impl Version {
 
 /// The probation of a version on this host, over all its tasks.
 #[derive(Debug)]
-pub struct Trial {
+pub struct Probation {
     /// What takes over.
     pub elder: Arc<Version>,
     pub count: Count,
@@ -99,7 +104,7 @@ pub struct Trial {
 /// What a version on probation has shown so far.
 #[derive(Debug)]
 pub struct Count {
-    rules: Probation,
+    rules: Rules,
     since: Instant,
     batches: AtomicU32,
     messages: AtomicU64,
@@ -108,14 +113,14 @@ pub struct Count {
     decided: AtomicBool,
 }
 
-impl Trial {
-    pub fn new(elder: Arc<Version>, rules: Probation, now: Instant) -> Self {
+impl Probation {
+    pub fn new(elder: Arc<Version>, rules: Rules, now: Instant) -> Self {
         Self { elder, count: Count::new(rules, now) }
     }
 }
 
 impl Count {
-    fn new(rules: Probation, now: Instant) -> Self {
+    fn new(rules: Rules, now: Instant) -> Self {
         Self {
             rules,
             since: now,
@@ -163,8 +168,8 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Probation {
-        Probation { batches: 3, time: Duration::from_secs(10), errors: 0.1 }
+    fn rules() -> Rules {
+        Rules { batches: 3, time: Duration::from_secs(10), errors: 0.1 }
     }
 
     #[test]

@@ -157,10 +157,8 @@ impl Bench {
             _ if version.is_refused() => assert_ne!(self.stage().await["digest"], json!(digest)),
             Version::Good => {
                 eventually(&said, PATIENCE, || async {
-                    let stage = self.stage().await;
-                    let runs = |task: &Value| task["digest"] == json!(digest);
-                    stage["deployment"]["state"] != "probation"
-                        && stage["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(runs))
+                    self.is_run_by_all(&digest).await
+                        && self.stage().await["deployment"]["state"] != "probation"
                 })
                 .await;
             }
@@ -228,7 +226,7 @@ impl Bench {
     async fn assert_rolled_back_in_time(&self) {
         let rows = sqlx::query(
             "SELECT digest, extract(epoch FROM ended_at - started_at)::float8 AS seconds, reason
-               FROM tidemill.stage_plugin_history WHERE outcome = 'rolled-back'",
+               FROM tidemill.stage_plugin_history WHERE outcome = 'rolled-back' AND reason <> 'by hand'",
         )
         .fetch_all(&self.pool)
         .await
@@ -242,42 +240,75 @@ impl Bench {
         }
     }
 
-    /// Times between the last batch of one version and the first of the next, per partition, in milliseconds, with those
-    /// between any two batches to compare with: (share, swap, any).
-    async fn report_gaps(&self) {
+    /// Prints the times between the last batch of one version and the first of the next, per partition, beside those between
+    /// any two batches, from a time on. Around bad versions they are told apart. Returns the 99th percentiles of the two.
+    async fn report_gaps(&self, what: &str, since: i64) -> (f64, f64) {
         let row = sqlx::query(
             "WITH batches AS (
                  SELECT b.partition, b.ts, b.origin, lag(b.ts) OVER w AS before, lag(b.origin) OVER w AS former,
                         extract(epoch FROM b.ts - lag(b.ts) OVER w)::float8 * 1000 AS gap
-                   FROM log.b b WINDOW w AS (PARTITION BY b.partition ORDER BY b.base_offset)),
+                   FROM log.b b WHERE b.ts >= tidemill.from_micros($1)
+                 WINDOW w AS (PARTITION BY b.partition ORDER BY b.base_offset)),
              bad AS (
-                 SELECT started_at, ended_at FROM tidemill.stage_plugin_history WHERE outcome = 'rolled-back'),
+                 SELECT started_at, ended_at FROM tidemill.stage_plugin_history
+                  WHERE outcome = 'rolled-back' AND reason <> 'by hand'),
              good AS (
                  SELECT * FROM batches g WHERE gap IS NOT NULL AND NOT EXISTS (
                      SELECT FROM bad WHERE g.ts >= bad.started_at AND g.before <= bad.ended_at + interval '50 ms'))
-             SELECT count(*) FILTER (WHERE origin <> former) AS swaps,
-                    percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY gap) FILTER (WHERE origin <> former) AS swap,
+             SELECT count(*) FILTER (WHERE origin <> former) AS changes,
+                    percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY gap)
+                        FILTER (WHERE origin <> former) AS change,
                     percentile_cont(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY gap) AS any,
                     (SELECT max(gap) FROM batches) AS longest
                FROM good",
         )
+        .bind(since)
         .fetch_one(&self.pool)
         .await
         .expect("gaps can be read");
-        let (swap, any): (Vec<f64>, Vec<f64>) = (row.get("swap"), row.get("any"));
+        let (change, any): (Vec<f64>, Vec<f64>) = (row.get("change"), row.get("any"));
+        let changes: i64 = row.get("changes");
         eprintln!(
-            "gap in the output over {} changes of version, ms: median {:.1}, p99 {:.1}, longest {:.1}; between any two \
-             batches: median {:.1}, p99 {:.1}, longest {:.1}; longest with bad versions (deadline {} ms): {:.1}",
-            row.get::<i64, _>("swaps"),
-            swap[0],
-            swap[1],
-            swap[2],
+            "{what}: gap in the output over {changes} changes of version, ms: median {:.1}, p99 {:.1}, longest {:.1}; \
+             between any two batches: median {:.1}, p99 {:.1}, longest {:.1}; with bad versions {:.1}",
+            change[0],
+            change[1],
+            change[2],
             any[0],
             any[1],
             any[2],
-            DEADLINE.as_millis(),
             row.get::<f64, _>("longest"),
         );
+        (change[1], any[1])
+    }
+
+    /// Goes to and fro between two versions that are compiled. Returns when it began.
+    async fn toggle(&self, times: usize) -> i64 {
+        // The last of each ten is bad, the two before it are good.
+        let [.., (one, _), (other, _), _] = &self.marks[..] else { panic!("too few swaps") };
+        let pair = [one, other];
+        for digest in pair {
+            self.go_back_to(digest).await;
+        }
+        let began = self.number("SELECT tidemill.micros(clock_timestamp())").await;
+        for digest in pair.iter().cycle().take(times) {
+            self.go_back_to(digest).await;
+        }
+        began
+    }
+
+    async fn go_back_to(&self, digest: &str) {
+        let url = format!("{}/v1/pipelines/swaps/stages/t/plugin/rollback", self.host.url);
+        let answer =
+            client().post(url).json(&json!({ "to": digest })).send().await.expect("the host answers");
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+        eventually("all tasks run it", PATIENCE, || async { self.is_run_by_all(digest).await }).await;
+    }
+
+    async fn is_run_by_all(&self, digest: &str) -> bool {
+        let stage = self.stage().await;
+        let runs = |task: &Value| task["digest"] == json!(digest);
+        stage["tasks"].as_array().is_some_and(|tasks| tasks.iter().all(runs))
     }
 }
 
@@ -309,7 +340,9 @@ async fn swaps_under_load_lose_and_double_nothing_and_bad_versions_go_back() {
         bench.swap(swap).await;
     }
     let took = begun.elapsed();
+    let toggled = bench.toggle(if swaps > 40 { 100 } else { 20 }).await;
     stop.cancel();
+    let fed = begun.elapsed();
     let mut sent = 0;
     for feeder in feeders {
         sent += feeder.await.expect("the feeder ends");
@@ -318,8 +351,10 @@ async fn swaps_under_load_lose_and_double_nothing_and_bad_versions_go_back() {
         bench.number("SELECT sum(lag)::bigint FROM tidemill.lag").await == 0
     })
     .await;
-    eprintln!("{swaps} swaps in {took:?}, {:.0} messages/s", sent as f64 / took.as_secs_f64());
-    bench.report_gaps().await;
+    eprintln!("{swaps} swaps in {took:?}, {:.0} messages/s", sent as f64 / fed.as_secs_f64());
+    bench.report_gaps("new components, compiled meanwhile", 0).await;
+    let (change, any) = bench.report_gaps("components already compiled", toggled).await;
+    assert!(change < any.max(25.0) * 2.0, "a change of version takes {change} ms, other batches {any} ms");
     assert_eq!(bench.number("SELECT count(*) FROM topics.a").await, sent as i64);
     bench.assert_exact().await;
     bench.assert_rolled_back_in_time().await;
