@@ -13,6 +13,7 @@ use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketErro
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::datadir::{DataDir, DataDirError};
@@ -22,6 +23,7 @@ use crate::pg::migrate::{self, MigrateError};
 use crate::pg::notify::NotifyHub;
 use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
+use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::pipeline::watch;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
@@ -163,13 +165,19 @@ impl App {
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
         let replay = Replay::new(log.clone());
         let (groups, tables) = (Groups::new(pool.clone()), Tables::new(pool.clone()));
+        let hosts = Hosts::new(pool.clone());
         let cache_dir = data_dir.private_dir("wasm-cache")?;
         let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
         let host = data_dir.host_id().clone();
+        let url =
+            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
+        let shares = Shares::new(hosts.clone(), member);
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
+            shares: shares.clone(),
             registry: Registry::new(pool.clone()),
             host: host.clone(),
         };
@@ -179,8 +187,6 @@ impl App {
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let url =
-            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let postgres_url = redact_url(&database);
         let state = ApiState::new(
             log.clone(),
@@ -217,10 +223,7 @@ impl App {
             _data_dir: data_dir,
         };
         let started = async {
-            groups
-                .register_host(&host, env!("CARGO_PKG_VERSION"), &url)
-                .await
-                .map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
+            shares.enter().await.map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
             runtime.apply(plan).await
         };
         if let Err(error) = started.await {
@@ -233,7 +236,8 @@ impl App {
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
-        app.tasks.spawn(runtime.keep_alive(token));
+        app.tasks.spawn(shares.keep(app.log.hub().clone(), token.clone()));
+        app.tasks.spawn(runtime.sample_rates(token));
         app.tasks.close();
         ready.set();
         Ok(app)

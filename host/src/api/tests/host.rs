@@ -15,6 +15,7 @@ use crate::archive::store::{Bucket, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plugins::PluginFolders;
 use crate::ids::HostId;
+use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::durability;
@@ -22,6 +23,7 @@ use crate::pg::notify::NotifyHub;
 use crate::pg::testing::TestDatabase;
 use crate::pg::testing::database;
 use crate::pipeline::runtime::Runtime;
+use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::query::{Queries, QueryOptions};
@@ -55,10 +57,12 @@ impl TestHost {
         let (replay, groups) = (Replay::new(log.clone()), Groups::new(pool.clone()));
         let tables = Tables::new(pool.clone());
         let host = HostId("h-test".into());
+        let member = Member { host: host.clone(), version: "0", url: "http://127.0.0.1:0".to_string() };
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
+            shares: Shares::new(Hosts::new(pool.clone()), member),
             registry: crate::registry::Registry::new(pool.clone()),
             host: host.clone(),
         };
