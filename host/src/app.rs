@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, ApiSettings, ApiState};
+use crate::archive::objects::{MIRROR_BYTES, Objects};
+use crate::archive::reader::ArchiveReader;
 use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketError, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plan::Plan;
@@ -163,7 +165,9 @@ impl App {
         let clock = Clock::system();
         let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
-        let replay = Replay::new(log.clone());
+        let query_cache = data_dir.private_dir("query-cache")?;
+        let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;
+        let replay = Replay::with_archive(log.clone(), ArchiveReader::new(pool.clone(), objects.clone()));
         let (groups, tables) = (Groups::new(pool.clone()), Tables::new(pool.clone()));
         let hosts = Hosts::new(pool.clone());
         let cache_dir = data_dir.private_dir("wasm-cache")?;
@@ -181,9 +185,10 @@ impl App {
             registry: Registry::new(pool.clone()),
             host: host.clone(),
         };
-        let query_cache = data_dir.private_dir("query-cache")?;
-        let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
-            .map_err(AppError::Queries)?;
+        // Of what a query reads, this is the part that is not archived.
+        let hot = Replay::new(log.clone());
+        let queries =
+            Queries::open(hot, objects, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());

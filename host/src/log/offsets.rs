@@ -56,7 +56,7 @@ pub struct GroupLag {
     /// The stage that runs the group, as `pipeline/stage`.
     pub stage: Option<String>,
     pub lag: u64,
-    /// Messages of `lag` that have left Postgres before the group read them. They cannot be read by the group.
+    /// Messages of `lag` that have left Postgres before the group read them: it reads them from the bucket, if that has them.
     pub behind_hot: u64,
     pub partitions: Vec<PartitionLag>,
 }

@@ -508,7 +508,8 @@ fn left_postgres(lease: &Lease, topic: &Topic, offset: Offset, start: Offset, en
     }
     let place = match topic.cold {
         Cold::None => "were dropped, since the topic has no archive",
-        Cold::Forever | Cold::For(_) => "are in the bucket, where queries read them and groups do not yet",
+        Cold::Forever => "are not in the bucket either",
+        Cold::For(_) => "are older than the topic's cold retention",
     };
     format!(
         "group {group} lags behind: offsets {offset} up to {start} of {name} partition {partition} have left Postgres and \

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::openapi::DOCUMENT;
 use crate::api::{ApiSettings, ApiState, serve};
+use crate::archive::objects::{MIRROR_BYTES, Objects};
 use crate::archive::store::{Bucket, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plugins::PluginFolders;
@@ -84,8 +85,8 @@ impl TestHost {
         let bucket =
             Bucket::open(&folder.path().join("bucket").display().to_string(), &BucketOptions::default());
         let cache = folder.path().join("cache");
-        let queries =
-            Queries::open(replay.clone(), bucket.unwrap(), &cache, QueryOptions::default()).unwrap();
+        let objects = Objects::open(bucket.unwrap(), &folder.path().join("mirror"), MIRROR_BYTES).unwrap();
+        let queries = Queries::open(replay.clone(), objects, &cache, QueryOptions::default()).unwrap();
         let state = ApiState::new(log, replay, groups, tables, runtime, queries, settings);
         let stop = CancellationToken::new();
         tokio::spawn(serve(state.clone(), listener, stop.clone()));
