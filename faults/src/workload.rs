@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -21,7 +21,7 @@ use crate::http;
 use crate::run::Run;
 
 /// One request; a paused host must not hold up its producer for long.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST: Duration = Duration::from_secs(5);
 /// All repeats of one request.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between repeats, at most.
@@ -65,6 +65,11 @@ impl Load {
         let identity = Identity::Both;
         Self { topic, producers, records, batch: 1..=50, keys: 20, spoiled: 40, rate: None, identity }
     }
+
+    /// Until [`Progress::finish`].
+    pub fn endless(topic: &'static str, producers: u32) -> Self {
+        Self::new(topic, producers, u64::MAX)
+    }
 }
 
 /// How far all producers are.
@@ -74,6 +79,14 @@ pub struct Progress {
     pub acknowledged: AtomicU64,
     /// Requests that had to be sent more than once.
     pub repeated: AtomicU64,
+    finished: AtomicBool,
+}
+
+impl Progress {
+    /// Producers end with the request they are at.
+    pub fn finish(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs all producers to their end.
@@ -136,7 +149,7 @@ impl Producer {
     async fn run(mut self, records: u64) {
         let started = Instant::now();
         let mut seq = 0;
-        while self.taken < records {
+        while self.taken < records && !self.progress.finished.load(Ordering::Relaxed) {
             let spoiled = self.load.spoiled > 0 && self.rng.u32(..self.load.spoiled) == 0;
             let items = self.items(records);
             let mut body: String = items.iter().map(|item| item.payload() + "\n").collect();
@@ -166,7 +179,10 @@ impl Producer {
     }
 
     fn items(&mut self, records: u64) -> Vec<Item> {
-        let count = self.rng.usize(self.load.batch.clone()).min((records - self.taken) as usize).max(1);
+        let count = self
+            .rng
+            .usize(self.load.batch.clone())
+            .min(usize::try_from(records - self.taken).unwrap_or(usize::MAX));
         (0..count)
             .map(|_| {
                 let key = self.rng.usize(..self.sent.len());
