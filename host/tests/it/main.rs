@@ -16,6 +16,7 @@ mod marked;
 mod neighbours;
 mod outside;
 mod plugin_cli;
+mod pooler;
 mod query;
 mod refusals;
 mod shadows;
