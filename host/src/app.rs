@@ -44,6 +44,10 @@ pub struct AppOptions {
     pub data_dir: PathBuf,
     /// None runs the embedded server in the data directory.
     pub database_url: Option<String>,
+    /// The URL leads to a pooler in transaction mode.
+    pub pooler: bool,
+    /// Beside a pooler: the way to the server itself, for what no pooler carries.
+    pub direct_url: Option<String>,
     /// Where the server's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
     pub listen: SocketAddr,
@@ -155,7 +159,11 @@ impl App {
             (Some(server), _) => server.url().to_string(),
             (None, given) => given.unwrap_or_default(),
         };
-        let settings = PoolSettings::default();
+        let settings = PoolSettings {
+            pooler: options.pooler,
+            direct_url: options.direct_url,
+            ..PoolSettings::default()
+        };
         let pool = pool::connect(&database, &settings).await?;
         let durability = durability::check(&pool).await?;
         for warning in durability.warnings() {
@@ -163,7 +171,13 @@ impl App {
         }
         migrate::migrate(&pool).await?;
         let clock = Clock::system();
-        let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
+        if pool.direct().is_none() {
+            tracing::info!(
+                "polling only: LISTEN does not work through a pooler, so records that other hosts append are found \
+                 within a second; --direct-url makes that milliseconds"
+            );
+        }
+        let hub = NotifyHub::start(pool.clone(), pool.direct().cloned());
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
         let query_cache = data_dir.private_dir("query-cache")?;
         let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;

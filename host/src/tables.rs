@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::watch;
 
 use crate::ids::{GroupName, TableName, TopicName};
+use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
 pub use spec::{Cell, Change, ColumnSpec, ColumnType, TableSpec};
 
@@ -105,12 +106,12 @@ pub struct Keeper<'a> {
 /// All tables of pipelines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    pool: PgPool,
+    pool: Pool,
     known: Arc<Mutex<HashMap<String, Arc<Table>>>>,
 }
 
 impl Tables {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool, known: Arc::default() }
     }
 
@@ -357,7 +358,7 @@ fn check_same(
     Ok(())
 }
 
-async fn position_of(connection: &mut sqlx::PgConnection, table: &Table) -> Result<Position, sqlx::Error> {
+async fn position_of(connection: &mut Session, table: &Table) -> Result<Position, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT o.partition, o.next_offset FROM tidemill.consumer_offsets o JOIN tidemill.topics t USING (topic_id)
           WHERE o.group_name = $1 AND t.name = $2",

@@ -14,11 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::TopicId;
+use crate::pg::pool::Pool;
 
 mod listener;
 
@@ -58,9 +59,9 @@ struct Shared {
 pub struct Waiter(watch::Receiver<()>);
 
 impl NotifyHub {
-    /// Starts the tasks. `listen` is None behind a pooler, where LISTEN does not work: other processes' appends are
-    /// then found by polling only.
-    pub fn start(pool: PgPool, listen: Option<PgConnectOptions>) -> Self {
+    /// Starts the tasks. `listen` is None where there is only a pooler, through which LISTEN does not work: other
+    /// processes' appends are then found by polling only.
+    pub fn start(pool: Pool, listen: Option<PgConnectOptions>) -> Self {
         let shared = Arc::new(Shared {
             sender: format!("{:016x}", fastrand::u64(..)),
             topics: Mutex::default(),
@@ -152,7 +153,7 @@ impl Shared {
 }
 
 /// Tells other processes. The first append goes out at once, those within the pause after it together.
-async fn notify(shared: Arc<Shared>, pool: PgPool) {
+async fn notify(shared: Arc<Shared>, pool: Pool) {
     loop {
         shared.send.notified().await;
         let topics = std::mem::take(&mut *locked(&shared.dirty));

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -21,6 +20,7 @@ use crate::log::AppendError;
 use crate::log::append::{InputRange, Lineage, OutBatch, append_in};
 use crate::log::encode::headers_to_json;
 use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in};
+use crate::pg::pool::{Pool, Session};
 use crate::tables::apply::apply_in;
 
 /// What the commit moves.
@@ -147,7 +147,7 @@ async fn write(
     step: Step<'_>,
     effects: &Effects,
 ) -> Result<(), WriteError> {
-    let pool: &PgPool = stage.services.log.pool();
+    let pool: &Pool = stage.services.log.pool();
     let digest = version.digest();
     let mut transaction = pool.begin().await?;
     let lineage_input = match step {
@@ -215,7 +215,7 @@ async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, crate::log:
 }
 
 async fn bury(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     stage: &Stage,
     topic: &TopicName,
     letter: &DeadLetter,

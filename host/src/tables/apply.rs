@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres};
+use sqlx::{AssertSqlSafe, Postgres};
 
 use super::spec::{Cell, Change, ColumnType, RowChange, TableSpec};
 use super::{SCHEMA, Table};
 use crate::ids::TableName;
+use crate::pg::pool::Session;
 
 /// The statements of one table, made once.
 #[derive(Debug)]
@@ -165,7 +166,7 @@ fn key_bytes(row: &RowChange, keys: &[usize]) -> Vec<u8> {
 
 /// Writes folded changes inside the transaction of the offset.
 pub async fn apply_in(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     table: &Table,
     changes: Vec<Change>,
 ) -> Result<(), sqlx::Error> {

@@ -17,6 +17,7 @@ mod marked;
 mod neighbours;
 mod outside;
 mod plugin_cli;
+mod pooler;
 mod query;
 mod refusals;
 mod shadows;
