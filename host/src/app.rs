@@ -13,6 +13,7 @@ use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketErro
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::letters::Letters;
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::datadir::{DataDir, DataDirError};
@@ -166,11 +167,13 @@ impl App {
         let cache_dir = data_dir.private_dir("wasm-cache")?;
         let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
         let host = data_dir.host_id().clone();
+        let letters = Letters::new(log.clone());
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
             registry: Registry::new(pool.clone()),
+            letters: letters.clone(),
             host: host.clone(),
         };
         let query_cache = data_dir.private_dir("query-cache")?;
@@ -230,6 +233,7 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
+        app.tasks.spawn(letters.watch(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

@@ -20,6 +20,7 @@ use super::topics::{self, TopicView};
 use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
+use crate::letters::LetterCount;
 use crate::log::offsets::GroupLag;
 use crate::pipeline::status::{FilesError, PipelineStatus};
 use crate::tables::TableInfo;
@@ -48,6 +49,7 @@ struct Status<'a> {
     pipeline_files: Option<FilesError>,
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
+    dead_letters: Vec<LetterCount>,
     tables: Vec<TableInfo>,
 }
 
@@ -104,9 +106,10 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 }
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
-    let (topics, lags, tables) = tokio::try_join!(
+    let (topics, lags, dead_letters, tables) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
+        async { state.letters().counts().await.map_err(ApiError::from) },
         async { state.tables.list().await.map_err(ApiError::from) },
     )?;
     let settings = &state.settings;
@@ -131,6 +134,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         pipeline_files: state.runtime.files_error(),
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
+        dead_letters,
         tables,
     };
     serde_json::to_vec(&status).map(Bytes::from).map_err(|error| {

@@ -8,6 +8,7 @@
 //! at its first failure the version before takes the same batch, and what it refuses the version before is asked about.
 
 mod call;
+mod redrive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::status::State;
 use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
+use crate::letters::watch::Queue;
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
 use crate::plugin::{CallError, Context, Grant, Instance, Seed};
@@ -100,6 +102,8 @@ struct Task<'a> {
     /// Deliveries so far of the message at `offset`.
     attempts: u32,
     backoff: Backoff,
+    /// Dead letters of the partition that are to run again.
+    queue: Queue,
 }
 
 impl<'a> Task<'a> {
@@ -109,6 +113,7 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
+        let queue = stage.services.letters.queue(lease, topic.name.as_str());
         let state = match stage.plan.grants.contains(&Grant::State) {
             true => {
                 let limits = state_limits(&stage.plan.limits);
@@ -129,14 +134,16 @@ impl<'a> Task<'a> {
             size,
             attempts: 0,
             backoff: Backoff::default(),
+            queue,
         })
     }
 
     async fn run(&mut self, token: &CancellationToken) -> Result<(), StageError> {
         self.set(State::Running, None);
         while !token.is_cancelled() {
+            let patience = if self.redrive(token).await? { Duration::ZERO } else { PATIENCE };
             let there = tokio::select! {
-                there = self.intake.fill(PATIENCE) => there.map_err(|error| self.explain(error))?,
+                there = self.intake.fill(patience) => there.map_err(|error| self.explain(error))?,
                 () = token.cancelled() => return Ok(()),
             };
             if self.current.follow().await? {
@@ -311,7 +318,7 @@ impl<'a> Task<'a> {
             Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 return self.give_up_version(&reason).await;
             }
-            committed => committed?,
+            committed => drop(committed?),
         }
         self.stage.cell.count(count, effects.records_out(), effects.refused);
         let current = self.current.version();
@@ -330,7 +337,8 @@ impl<'a> Task<'a> {
 
     fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String, attempts: u32) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts });
+            let appended_at = self.intake.appended_at(record.offset);
+            effects.dead.push(DeadLetter { record: record.clone(), appended_at, kind, error, attempts });
         }
     }
 

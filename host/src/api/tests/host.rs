@@ -60,6 +60,7 @@ impl TestHost {
             replay: replay.clone(),
             groups: groups.clone(),
             registry: crate::registry::Registry::new(pool.clone()),
+            letters: crate::letters::Letters::new(log.clone()),
             host: host.clone(),
         };
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();
