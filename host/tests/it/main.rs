@@ -12,6 +12,7 @@ mod bad_input;
 mod bombs;
 mod files;
 mod languages;
+mod letters;
 mod marked;
 mod neighbours;
 mod outside;

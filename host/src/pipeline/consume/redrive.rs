@@ -39,6 +39,9 @@ enum End {
 impl Task<'_> {
     /// Runs letters that wait for this partition, a few of them. True: there may be more.
     pub(super) async fn redrive(&mut self, token: &CancellationToken) -> Result<bool, StageError> {
+        if self.breaker.is_half_open() {
+            return Ok(false);
+        }
         let began = Instant::now();
         for _ in 0..TURN {
             if !self.queue.is_due() || token.is_cancelled() {
