@@ -15,6 +15,7 @@ use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketErro
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::letters::Letters;
 use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
@@ -191,12 +192,14 @@ impl App {
             listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
         let shares = Shares::new(hosts.clone(), member);
+        let letters = Letters::new(log.clone());
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
             shares: shares.clone(),
             registry: Registry::new(pool.clone()),
+            letters: letters.clone(),
             host: host.clone(),
         };
         // Of what a query reads, this is the part that is not archived.
@@ -252,6 +255,7 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
+        app.tasks.spawn(letters.watch(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

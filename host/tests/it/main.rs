@@ -13,6 +13,7 @@ mod bombs;
 mod files;
 mod hosts;
 mod languages;
+mod letters;
 mod marked;
 mod neighbours;
 mod outside;
