@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use crate::report::Verdict;
 use crate::run::Run;
 
+mod fleet;
 mod judge;
 mod r1;
 mod r2;
@@ -22,4 +23,4 @@ pub struct Case {
 }
 
 /// In the order in which they are run.
-pub const ALL: &[Case] = &[r1::CASE, r2::CASE, r3::CASE, r5::CASE, r7::CASE];
+pub const ALL: &[Case] = &[r1::CASE, r2::CASE, r3::CASE, r5::CASE, r7::CASE, fleet::CASE];
