@@ -8,6 +8,7 @@ use crate::run::Run;
 
 mod judge;
 mod r1;
+mod r12;
 mod r2;
 mod r3;
 mod r5;
@@ -22,4 +23,4 @@ pub struct Case {
 }
 
 /// In the order in which they are run.
-pub const ALL: &[Case] = &[r1::CASE, r2::CASE, r3::CASE, r5::CASE, r7::CASE];
+pub const ALL: &[Case] = &[r1::CASE, r2::CASE, r3::CASE, r5::CASE, r7::CASE, r12::CASE];
