@@ -177,8 +177,11 @@ pub async fn orphans(server: &Server, bucket: &Path) -> Result<Vec<String>> {
         }
     }
     orphans.extend(
-        violations(server, "SELECT format('%s is still noted (%s)', path, reason) FROM tidemill.loose_objects")
-            .await?,
+        violations(
+            server,
+            "SELECT format('%s is still noted (%s)', path, reason) FROM tidemill.loose_objects",
+        )
+        .await?,
     );
     Ok(orphans)
 }

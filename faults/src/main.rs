@@ -15,6 +15,7 @@ mod observe;
 mod proxy;
 mod report;
 mod run;
+mod s3;
 mod workload;
 
 use std::path::{Path, PathBuf};

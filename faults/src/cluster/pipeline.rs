@@ -7,6 +7,8 @@
 pub const INBOUND: &str = "inbound";
 /// What the transform made of it.
 pub const OUTBOUND: &str = "outbound";
+/// For requests that only look how long they take; nobody reads it.
+pub const PROBE: &str = "probes";
 /// The group of the transform.
 pub const COPY: &str = "copy";
 /// The table's name in Postgres.
@@ -23,6 +25,10 @@ partitions = {partitions}
 
 [topics.{OUTBOUND}]
 partitions = {partitions}
+
+[topics.{PROBE}]
+partitions = 1
+format = "bytes"
 
 [transforms.{COPY}]
 plugin = "test-identity"
