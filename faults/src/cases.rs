@@ -9,6 +9,7 @@ use crate::run::Run;
 mod judge;
 mod r1;
 mod r12;
+mod r13;
 mod r18;
 mod r2;
 mod r3;
@@ -27,4 +28,4 @@ pub struct Case {
 
 /// In the order in which they are run.
 pub const ALL: &[Case] =
-    &[r1::CASE, r2::CASE, r3::CASE, r4::CASE, r5::CASE, r7::CASE, r8::CASE, r12::CASE, r18::CASE];
+    &[r1::CASE, r2::CASE, r3::CASE, r4::CASE, r5::CASE, r7::CASE, r8::CASE, r12::CASE, r13::CASE, r18::CASE];

@@ -20,7 +20,7 @@ use crate::cluster::pipeline::{self, INBOUND};
 use crate::cluster::{Cluster, Layout};
 use crate::cold;
 use crate::report::Verdict;
-use crate::run::Run;
+use crate::run::{Run, Scale};
 use crate::workload::{Load, produce};
 
 pub const CASE: Case =
@@ -76,7 +76,7 @@ async fn crashes(run: Run) -> Result<Verdict> {
     sqlx::query("UPDATE tidemill.loose_objects SET doomed_at = doomed_at - interval '1 hour'")
         .execute(&mut connection)
         .await?;
-    cold::archived(&cluster.server, true, SETTLED).await?;
+    cold::archived(&cluster.server, run.scale == Scale::Full, SETTLED).await?;
     let orphans = cold::swept(&cluster.server, &bucket, SETTLED).await?;
 
     let mut verdict = Verdict::default();

@@ -53,6 +53,25 @@ pub fn short_lived(topics: &[&str], partitions: u32, cold: &str) -> String {
     text
 }
 
+/// The transform of [`text`] on such a topic; what it makes stays in Postgres.
+pub fn short_lived_copy(partitions: u32) -> String {
+    let topic = short_lived_topic(INBOUND, partitions, "forever");
+    format!(
+        r#"[pipeline]
+name = "faults"
+{topic}
+[topics.{OUTBOUND}]
+partitions = {partitions}
+
+[transforms.{COPY}]
+plugin = "test-identity"
+from = "{INBOUND}"
+to = "{OUTBOUND}"
+batch = {{ records = 200 }}
+"#
+    )
+}
+
 /// One such topic. `cold`: how long it stays in the bucket, or "none".
 pub fn short_lived_topic(name: &str, partitions: u32, cold: &str) -> String {
     format!(
