@@ -9,10 +9,15 @@ use crate::run::Run;
 mod fleet;
 mod judge;
 mod r1;
+mod r12;
+mod r13;
+mod r18;
 mod r2;
 mod r3;
+mod r4;
 mod r5;
 mod r7;
+mod r8;
 
 /// One row of the table.
 pub struct Case {
@@ -23,4 +28,16 @@ pub struct Case {
 }
 
 /// In the order in which they are run.
-pub const ALL: &[Case] = &[r1::CASE, r2::CASE, r3::CASE, r5::CASE, r7::CASE, fleet::CASE];
+pub const ALL: &[Case] = &[
+    r1::CASE,
+    r2::CASE,
+    r3::CASE,
+    r4::CASE,
+    r5::CASE,
+    r7::CASE,
+    r8::CASE,
+    r12::CASE,
+    r13::CASE,
+    r18::CASE,
+    fleet::CASE,
+];

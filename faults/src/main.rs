@@ -8,12 +8,14 @@
 mod cases;
 mod check;
 mod cluster;
+mod cold;
 mod history;
 mod http;
 mod observe;
 mod proxy;
 mod report;
 mod run;
+mod s3;
 mod workload;
 
 use std::path::{Path, PathBuf};

@@ -170,7 +170,7 @@ impl Producer {
             if matches!(outcome, Outcome::Ok(_)) {
                 self.progress.acknowledged.fetch_add(items.len() as u64, Ordering::Relaxed);
             }
-            self.history.append(Append { items, outcome, sent });
+            self.history.append(Append { items, outcome, sent, at: Instant::now() });
             if let Some(rate) = self.load.rate {
                 let due = Duration::from_secs_f64(self.taken as f64 / rate);
                 sleep(due.saturating_sub(started.elapsed())).await;

@@ -99,7 +99,7 @@ impl Repeater {
                 }
             }
             let outcome = first.map_or(Outcome::Unknown, Outcome::Ok);
-            self.history.append(Append { items, outcome, sent: copies as u32 });
+            self.history.append(Append { items, outcome, sent: copies as u32, at: Instant::now() });
         }
         wrong
     }

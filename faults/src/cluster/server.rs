@@ -165,6 +165,21 @@ impl Server {
         Ok(kill_process(chosen, Signal::KILL).is_ok())
     }
 
+    /// Ends the sessions in which hosts listen for notifications. How many there were.
+    pub async fn terminate_listeners(&self) -> Result<u64> {
+        let mut connection = self.connect().await?;
+        let ended = sqlx::query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+              WHERE datname = current_database() AND application_name <> $1
+                AND (application_name LIKE '%listen%' OR query LIKE 'LISTEN %')",
+        )
+        .bind(OURS)
+        .fetch_all(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(ended.len() as u64)
+    }
+
     /// A session of ours; waits for a server that is just recovering.
     pub async fn connect(&self) -> Result<PgConnection> {
         self.connect_to(NAME).await

@@ -39,6 +39,16 @@ fn describe() {
         "Sum of the next offsets of a topic's partitions"
     );
     describe_gauge!("tidemill_group_lag", Unit::Count, "Records a consumer group is behind");
+    describe_gauge!(
+        "tidemill_archive_waiting_segments",
+        Unit::Count,
+        "Segments whose time is over and that are not in the bucket yet"
+    );
+    describe_gauge!(
+        "tidemill_archive_lag_seconds",
+        Unit::Seconds,
+        "How long the oldest of them has been over"
+    );
     describe_gauge!("tidemill_http_streams", Unit::Count, "Open streams");
     describe_gauge!("tidemill_process_resident_bytes", Unit::Bytes, "Memory of the process");
     describe_counter!("tidemill_http_records_in_total", Unit::Count, "Records appended through HTTP");
@@ -94,6 +104,11 @@ pub fn topic_end(topic: &str, end: u64) {
 pub fn group_lag(group: &str, topic: &str, lag: u64) {
     metrics::gauge!("tidemill_group_lag", "group" => group.to_string(), "topic" => topic.to_string())
         .set(lag as f64);
+}
+
+pub fn archive_lag(segments: i64, seconds: f64) {
+    metrics::gauge!("tidemill_archive_waiting_segments").set(segments as f64);
+    metrics::gauge!("tidemill_archive_lag_seconds").set(seconds);
 }
 
 /// Called once a second: gauges of the process, and room for old samples.
