@@ -37,7 +37,7 @@ pub struct SegmentInfo {
 
 /// What waits to be archived, of all topics: how many segments with records in them, and for how many seconds the oldest
 /// of them has been over. It is always some, since a segment is sealed first; while the bucket is away it grows.
-pub async fn waiting(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
+pub async fn waiting(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
     sqlx::query_as(
         "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(s.upper)), 0)::float8 \
            FROM tidemill.segments s JOIN tidemill.topics t USING (topic_id) \
