@@ -47,8 +47,16 @@ struct LetterView<'a> {
 #[serde(untagged)]
 enum Content<'a> {
     /// The beginning of key and payload, as far as that is text.
-    Preview { partition: u32, offset: u64, timestamp: String, key: Option<String>, preview: String },
-    Whole { record: &'a RawValue },
+    Preview {
+        partition: u32,
+        offset: u64,
+        timestamp: String,
+        key: Option<String>,
+        preview: String,
+    },
+    Whole {
+        record: &'a RawValue,
+    },
 }
 
 /// What to redrive or drop: letters by their ids, or those of a group.
@@ -72,8 +80,7 @@ enum Chosen {
 }
 
 pub async fn list(State(state): State<ApiState>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let known =
-        ["group", "topic", "stage", "kind", "digest", "since", "until", "state", "before", "limit"];
+    let known = ["group", "topic", "stage", "kind", "digest", "since", "until", "state", "before", "limit"];
     let params = Params::read(&uri, &known)?;
     let text = |name| params.text(name).map(str::to_string);
     let filter = Filter {
@@ -188,8 +195,9 @@ impl Which {
                 let until = until.map(|at| time("until", &at)).transpose()?;
                 Ok(Chosen::Filter(Filter { group, topic, stage, kind, digest, since, until }, max))
             }
-            _ => Err(bad("say which dead letters are meant".to_string())
-                .hint("give either ids, or a group and perhaps topic, stage, kind, digest, since, until, max")),
+            _ => Err(bad("say which dead letters are meant".to_string()).hint(
+                "give either ids, or a group and perhaps topic, stage, kind, digest, since, until, max",
+            )),
         }
     }
 }

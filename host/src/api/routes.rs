@@ -12,8 +12,8 @@ use tower_http::compression::CompressionLayer;
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::{
-    ApiState, groups, letters, metrics, openapi, plugins, produce, query, records, segments, status, stream, tables,
-    topics, web,
+    ApiState, groups, letters, metrics, openapi, plugins, produce, query, records, segments, status, stream,
+    tables, topics, web,
 };
 
 /// One method of one path.

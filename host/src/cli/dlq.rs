@@ -30,19 +30,25 @@ pub struct DlqArgs {
 #[derive(Subcommand, Debug)]
 enum DlqVerb {
     /// List dead letters, newest first
-    #[command(after_help = "Examples:\n  tidemill dlq list\n  tidemill dlq list --group watch --kind trap --since 2026-01-01T00:00:00Z\n  \
-                            tidemill dlq list --limit 1000 --json")]
+    #[command(
+        after_help = "Examples:\n  tidemill dlq list\n  tidemill dlq list --group watch --kind trap --since 2026-01-01T00:00:00Z\n  \
+                            tidemill dlq list --limit 1000 --json"
+    )]
     List(ListArgs),
     /// Show one dead letter: where it came from, why it failed, key, headers, payload
     #[command(after_help = "Example:\n  tidemill dlq show 17")]
     Show(ShowArgs),
     /// Run dead letters again, in the group that gave up on them and nowhere else
-    #[command(after_help = "Examples:\n  tidemill dlq redrive 17 18\n  tidemill dlq redrive --group watch\n  \
+    #[command(
+        after_help = "Examples:\n  tidemill dlq redrive 17 18\n  tidemill dlq redrive --group watch\n  \
                             tidemill dlq redrive --group watch --kind trap --digest 1a2b3c\n\n\
-                            A message can be repaired first: UPDATE tidemill.dead_letters SET payload = '…' WHERE dead_letter_id = 17")]
+                            A message can be repaired first: UPDATE tidemill.dead_letters SET payload = '…' WHERE dead_letter_id = 17"
+    )]
     Redrive(ChangeArgs),
     /// Drop dead letters for good
-    #[command(after_help = "Examples:\n  tidemill dlq drop 17\n  tidemill dlq drop --group watch --until 2026-01-01T00:00:00Z --yes")]
+    #[command(
+        after_help = "Examples:\n  tidemill dlq drop 17\n  tidemill dlq drop --group watch --until 2026-01-01T00:00:00Z --yes"
+    )]
     Drop(DropArgs),
 }
 
@@ -248,10 +254,7 @@ fn described(letter: &DeadLetter, record: &Value, hex: bool) -> anyhow::Result<S
         ("plugin", plain(&letter.digest)),
         (
             "message",
-            plain(&format!(
-                "{} partition {} offset {}",
-                letter.topic, record["partition"], record["offset"]
-            )),
+            plain(&format!("{} partition {} offset {}", letter.topic, record["partition"], record["offset"])),
         ),
         ("timestamp", text("timestamp").unwrap_or_default()),
         ("appended", text("appended_at").unwrap_or_default()),
@@ -312,7 +315,8 @@ async fn redrive(args: ChangeArgs) -> anyhow::Result<()> {
     let queued = answer["queued"].as_u64().unwrap_or(0);
     let mut said = format!("{} queued; each runs again as soon as its stage gets to it\n", letters(queued));
     if queued == 0 {
-        said = "nothing was queued: all of them are queued already, or nobody reads their topic any more\n".into();
+        said = "nothing was queued: all of them are queued already, or nobody reads their topic any more\n"
+            .into();
     }
     if answer["more"] == true {
         said.push_str("there may be more: run the same again for the next ones\n");
@@ -327,7 +331,11 @@ async fn drop_letters(args: DropArgs) -> anyhow::Result<()> {
     let mut body = change.body()?;
     if !yes && change.ids.len() != 1 {
         let which = match change.ids.len() {
-            0 => format!("{} of group {}", matching(&client, &change).await?, change.filter.group.as_deref().unwrap_or("-")),
+            0 => format!(
+                "{} of group {}",
+                matching(&client, &change).await?,
+                change.filter.group.as_deref().unwrap_or("-")
+            ),
             many => letters(many as u64),
         };
         return Err(Invalid(format!("this drops {which} for good; add --yes to do it")).into());
@@ -405,7 +413,14 @@ mod tests {
         let record = json!({ "partition": 1, "offset": 12, "timestamp": "x", "key": "a1", "text": "a\u{7}\nb",
                              "headers": [["h", "v"], ["b", { "base64": "/w==" }]] });
         let shown = described(&letter, &record, false).unwrap();
-        for part in ["t partition 1 offset 12", "key        a1", "h: v", "b: base64 /w==", "trap: out [2J of fuel", "a \nb\n"] {
+        for part in [
+            "t partition 1 offset 12",
+            "key        a1",
+            "h: v",
+            "b: base64 /w==",
+            "trap: out [2J of fuel",
+            "a \nb\n",
+        ] {
             assert!(shown.contains(part), "{part:?} is not in\n{shown}");
         }
         assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'), "{shown:?}");

@@ -217,7 +217,8 @@ mod tests {
         }))
         .unwrap();
         let screen = screen(&status);
-        for part in ["fsync off", "1,000/s", "1,234", "fleet is backoff: trap", "1.0 MiB", "100,000 or more"] {
+        for part in ["fsync off", "1,000/s", "1,234", "fleet is backoff: trap", "1.0 MiB", "100,000 or more"]
+        {
             assert!(screen.contains(part), "{part:?} is not in\n{screen}");
         }
         assert!(!screen.contains('\u{1b}'), "{screen}");

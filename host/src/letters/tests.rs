@@ -169,13 +169,13 @@ async fn psql_users_queue_by_id_by_filter_and_are_told_what_cannot_be() {
     setting.bury("nobody", 9, "trap").await;
     let pool = &setting.database.pool;
     let id = setting.all().await[1].id;
-    let queued: bool = sqlx::query_scalar("SELECT tidemill.redrive($1)").bind(id).fetch_one(pool).await.unwrap();
-    let again: bool = sqlx::query_scalar("SELECT tidemill.redrive($1)").bind(id).fetch_one(pool).await.unwrap();
+    let queued: bool =
+        sqlx::query_scalar("SELECT tidemill.redrive($1)").bind(id).fetch_one(pool).await.unwrap();
+    let again: bool =
+        sqlx::query_scalar("SELECT tidemill.redrive($1)").bind(id).fetch_one(pool).await.unwrap();
     assert_eq!((queued, again), (true, false));
-    let count: i64 = sqlx::query_scalar("SELECT tidemill.redrive('watch', kind => 'trap')")
-        .fetch_one(pool)
-        .await
-        .unwrap();
+    let count: i64 =
+        sqlx::query_scalar("SELECT tidemill.redrive('watch', kind => 'trap')").fetch_one(pool).await.unwrap();
     assert_eq!(count, 2);
     let orphan = setting.letters.list(&of_group("nobody"), None, None, 1).await.unwrap()[0].id;
     assert!(matches!(setting.letters.redrive(&[orphan]).await, Err(LetterError::Impossible(_))));
@@ -196,4 +196,20 @@ async fn letters_are_counted_and_dropped() {
     let ids: Vec<i64> = setting.all().await.iter().map(|letter| letter.id).collect();
     assert_eq!(setting.letters.drop(&ids).await.unwrap(), 3);
     assert!(setting.letters.counts().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn letters_go_when_they_were_kept_long_enough_unless_they_are_to_run() {
+    let setting = setting(3).await;
+    let day = std::time::Duration::from_secs(86_400);
+    sqlx::query("UPDATE tidemill.dead_letters SET failed_at = now() - interval '2 days' WHERE c_offset < 2")
+        .execute(&setting.database.pool)
+        .await
+        .unwrap();
+    let id = setting.all().await.last().unwrap().id;
+    setting.letters.redrive(&[id]).await.unwrap();
+    assert_eq!(setting.letters.expire(3 * day).await.unwrap(), 0);
+    assert_eq!(setting.letters.expire(day).await.unwrap(), 1);
+    let left: Vec<u64> = setting.all().await.iter().map(|letter| letter.record.offset).collect();
+    assert_eq!(left, [2, 0]);
 }

@@ -142,7 +142,11 @@ fn delete_sql(table: &str, spec: &TableSpec, late: bool) -> String {
     }
     let (mut ordinality, mut returning) = ("", "");
     if late {
-        matches.push(format!("t._partition = ${} AND t._offset <= ${}", spec.key.len() + 1, spec.key.len() + 2));
+        matches.push(format!(
+            "t._partition = ${} AND t._offset <= ${}",
+            spec.key.len() + 1,
+            spec.key.len() + 2
+        ));
         aliases.push("place".to_string());
         (ordinality, returning) = (" WITH ORDINALITY", " RETURNING u.place");
     }

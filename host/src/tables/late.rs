@@ -90,11 +90,8 @@ impl Late<'_> {
             let cells = keys.iter_mut().map(|row| std::mem::replace(&mut row[i], Cell::Null));
             query = bind_column(query, spec.columns[at].kind, cells);
         }
-        let rows = query
-            .bind(self.partition as i32)
-            .bind(self.offset as i64)
-            .fetch_all(&mut *connection)
-            .await?;
+        let rows =
+            query.bind(self.partition as i32).bind(self.offset as i64).fetch_all(&mut *connection).await?;
         let mut gone = Vec::with_capacity(rows.len());
         for row in rows {
             gone.extend(named.get(row.try_get::<i64, _>(0)? as usize - 1).cloned());
@@ -126,3 +123,6 @@ impl Late<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::support::{Host, client, eventually, scratch, stderr, stdout};
+use crate::support::{Host, client, eventually, root, scratch, stderr, stdout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,23 +60,42 @@ async fn a_repaired_message_runs_again_in_its_own_group_and_only_there() {
     eventually("both groups have passed the message", PATIENCE, || async { lag(&pool).await == 0 }).await;
     let list = stdout(&host.cli(&["dlq", "list", "--group", "first"]));
     assert!(list.contains("a 0:1") && list.contains("trap") && !list.contains("second"), "{list}");
-    let page: Value = serde_json::from_str(&stdout(&host.cli(&["dlq", "list", "--group", "first", "--json"])))
-        .expect("it prints JSON");
+    let page: Value =
+        serde_json::from_str(&stdout(&host.cli(&["dlq", "list", "--group", "first", "--json"])))
+            .expect("it prints JSON");
     let id = page["dead_letters"][0]["id"].as_i64().expect("an id").to_string();
     let shown = stdout(&host.cli(&["dlq", "show", &id]));
     assert!(shown.contains("trap two") && shown.contains("letters/first"), "{shown}");
 
+    // Here it fails as it did there, without a change anywhere.
+    let wasm = root().join("plugins/dist/test-misbehave.wasm").display().to_string();
+    let config = "{\"fault\":\"trap\"}";
+    let run = host.cli(&["plugin", "run", "--dead-letter", &id, "--plugin", &wasm, "--config", config]);
+    assert!(
+        run.status.code() == Some(1) && stdout(&run).contains("asked to trap at offset 1"),
+        "{}",
+        stdout(&run)
+    );
+    let config = "{\"fault\":\"none\"}";
+    let run =
+        host.cli(&["plugin", "run", "--dead-letter", &id, "--plugin", &wasm, "--config", config, "--json"]);
+    assert!(run.status.success() && stdout(&run).contains("trap two"), "{}{}", stdout(&run), stderr(&run));
+
     // As it is it fails again, with one attempt more.
     assert!(host.cli(&["dlq", "redrive", &id]).status.success());
     eventually("the letter has failed again", PATIENCE, || async {
-        count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE state = 'dead' AND attempts = 2").await == 1
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE state = 'dead' AND attempts = 2").await
+            == 1
     })
     .await;
-    execute(&pool, "UPDATE tidemill.dead_letters SET payload = 'mended two' WHERE group_name = 'first'").await;
-    let queued: bool = sqlx::query_scalar("SELECT tidemill.redrive(dead_letter_id) FROM tidemill.dead_letters WHERE group_name = 'first'")
-        .fetch_one(&pool)
-        .await
-        .expect("psql users can queue it");
+    execute(&pool, "UPDATE tidemill.dead_letters SET payload = 'mended two' WHERE group_name = 'first'")
+        .await;
+    let queued: bool = sqlx::query_scalar(
+        "SELECT tidemill.redrive(dead_letter_id) FROM tidemill.dead_letters WHERE group_name = 'first'",
+    )
+    .fetch_one(&pool)
+    .await
+    .expect("psql users can queue it");
     assert!(queued);
     eventually("the letter is gone", PATIENCE, || async {
         count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE group_name = 'first'").await == 0
@@ -119,10 +138,11 @@ async fn redrive_under_kills(place: &str) -> u32 {
         let mut host = Host::start_with(&data, &[&file], &[("TIDEMILL_CRASH_AT", place)]);
         let pool = host.pool().await;
         if !queued {
-            let all: i64 = sqlx::query_scalar("SELECT tidemill.redrive('first') + tidemill.redrive('second')")
-                .fetch_one(&pool)
-                .await
-                .expect("queued");
+            let all: i64 =
+                sqlx::query_scalar("SELECT tidemill.redrive('first') + tidemill.redrive('second')")
+                    .fetch_one(&pool)
+                    .await
+                    .expect("queued");
             assert_eq!(all, 2 * LETTERS);
             queued = true;
         }
@@ -163,4 +183,141 @@ async fn redrives_that_are_killed_before_their_commit_run_once() {
 async fn redrives_that_are_killed_after_their_commit_run_once() {
     let kills = redrive_under_kills("letter.committed:25").await;
     assert!(kills >= 4, "only {kills} kills");
+}
+
+/// A component whose every call traps, or passes every message without a word.
+fn component(file: &Path, traps: bool) {
+    let text = include_str!("../guests/transform.wat")
+        .replace("(;PROCESS;)", if traps { "unreachable" } else { "" })
+        .replace("(;WORK;)", "tidemill:plugin/transforming@0.1.0");
+    let bytes = wat::parse_str(text).expect("a component");
+    crate::marked::rename_into(file, &bytes);
+}
+
+async fn broken(host: &Host) -> (String, String) {
+    let status = host.get("/v1/status").await;
+    let stage = &status["pipelines"][0]["stages"][0];
+    let text = |name: &str| stage[name].as_str().unwrap_or_default().to_string();
+    (text("state"), text("reason"))
+}
+
+/// 300 messages for a plugin that traps at each of them: a few become dead letters, the others wait for a version that works.
+#[tokio::test]
+async fn a_plugin_that_always_traps_does_not_turn_its_topic_into_dead_letters() {
+    let folder = scratch();
+    let wasm = folder.path().join("always.wasm");
+    component(&wasm, true);
+    let file = folder.path().join("storm.toml");
+    let text = "[pipeline]\nname = \"storm\"\n[topics.a]\npartitions = 1\nformat = \"bytes\"\n[topics.b]\npartitions = 1\n\
+                [transforms.always]\nplugin = \"./always.wasm\"\nfrom = \"a\"\nto = \"b\"\nmax_attempts = 1\n\
+                breaker = { failures = 10, wait = \"1s\", longest = \"1h\" }\nprobation = { batches = 1, time = \"0s\" }\n";
+    std::fs::write(&file, text).expect("a pipeline file can be written");
+    let host = Host::start(&folder.path().join("data"), &[&file.display().to_string()]);
+    let pool = host.pool().await;
+    produce(&host, "a", (0..300).map(|n| format!("{n}\n")).collect()).await;
+    eventually("the breaker opens", PATIENCE, || async { broken(&host).await.0 == "broken" }).await;
+    // Waits of 1, 2 and 4 s, and one message after each.
+    eventually("it has opened three times more", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await == 13
+    })
+    .await;
+    let (state, reason) = broken(&host).await;
+    assert_eq!(state, "broken");
+    assert!(reason.contains("offset 13 is tried after 8.0 s"), "{reason}");
+    let metrics = client().get(format!("{}/metrics", host.url)).send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("text");
+    let opened = "tidemill_stage_breaker_opened_total{pipeline=\"storm\",stage=\"always\"} 4";
+    assert!(metrics.contains(opened), "{metrics}");
+    let status = stdout(&host.cli(&["status"]));
+    assert!(status.contains("always is broken: the breaker is open"), "{status}");
+    // A redrive waits like everything else.
+    let queued = stdout(&host.cli(&["dlq", "redrive", "--group", "always", "--json"]));
+    assert!(queued.contains("\"queued\": 13"), "{queued}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE state = 'queued'").await, 13);
+
+    component(&wasm, false);
+    eventually("the new version has done the rest, and the letters", PATIENCE, || async {
+        lag(&pool).await == 0 && count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await == 0
+    })
+    .await;
+    assert_eq!(broken(&host).await.0, "running");
+}
+
+fn position(id: &str, ts: i64, altitude: i64) -> String {
+    json!({
+        "id": id, "callsign": "UAL1", "kind": "airliner", "lat": 44.1, "lon": -105.0, "altitude": altitude, "heading": 90.0, "speed": 450.0,
+        "vertical_rate": 0, "squawk": "1200", "ts": ts
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_late_message_does_not_go_back_behind_a_newer_row() {
+    let folder = scratch();
+    let file = folder.path().join("late.toml");
+    let text = "[pipeline]\nname = \"late\"\n[topics.a]\npartitions = 1\nformat = \"bytes\"\n[materializers.latest]\n\
+                plugin = \"latest-position\"\nfrom = \"a\"\ntables = { current_positions = \"current_positions\" }\n";
+    std::fs::write(&file, text).expect("a pipeline file can be written");
+    let host = Host::start(&folder.path().join("data"), &[&file.display().to_string()]);
+    let pool = host.pool().await;
+    let body = format!("not JSON\nnor this\n{}\n", position("a1", 2_000_000, 2));
+    produce(&host, "a", body).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE kind = 'reject'").await, 2);
+    // One would be older than the row that is there, the other is the first of its key.
+    for (offset, payload) in [(0_i64, position("a1", 1_000_000, 1)), (1, position("b2", 1_000_000, 1))] {
+        sqlx::query("UPDATE tidemill.dead_letters SET payload = convert_to($2, 'UTF8') WHERE c_offset = $1")
+            .bind(offset)
+            .bind(payload)
+            .execute(&pool)
+            .await
+            .expect("repaired");
+    }
+    assert!(host.cli(&["dlq", "redrive", "--group", "latest"]).status.success());
+    eventually("the letters are gone", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await == 0
+    })
+    .await;
+    let altitude = |id: &str| {
+        let sql = "SELECT altitude::bigint FROM current_positions WHERE id = $1";
+        sqlx::query_scalar::<_, i64>(sql).bind(id.to_string()).fetch_one(&pool)
+    };
+    assert_eq!((altitude("a1").await.expect("a row"), altitude("b2").await.expect("a row")), (2, 1));
+}
+
+/// A trigger that runs at COMMIT and ends the connection, for the first few letters of the table `cuts`.
+const CUT: &str = "CREATE TABLE cuts (left_over int NOT NULL);
+    INSERT INTO cuts VALUES (3);
+    CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE v_left int := nextval('cut_counter');
+    BEGIN
+        IF v_left <= (SELECT left_over FROM cuts) THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE SEQUENCE cut_counter;
+    CREATE CONSTRAINT TRIGGER cut AFTER DELETE ON tidemill.dead_letters DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION cut()";
+
+/// The connection is lost at COMMIT, and the host cannot know what happened: it asks, and each letter runs once.
+#[tokio::test]
+async fn a_commit_of_a_redrive_that_is_cut_is_resolved_by_asking() {
+    let folder = scratch();
+    let host =
+        Host::start(&folder.path().join("data"), &[&pipeline(folder.path(), "breaker = { failures = 0 }")]);
+    let pool = host.pool().await;
+    produce(&host, "a", (0..10).map(|n| format!("trap {n}\n")).collect()).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    execute(&pool, "UPDATE tidemill.dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), 'trap', 'mended'), 'UTF8')").await;
+    sqlx::raw_sql(CUT).execute(&pool).await.expect("the trigger is there");
+    assert!(host.cli(&["dlq", "redrive", "--group", "first"]).status.success());
+    eventually("the letters are gone", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE group_name = 'first'").await == 0
+    })
+    .await;
+    let wanted: String = (0..10).map(|n| format!("mended {n}\n")).collect();
+    assert_eq!(out(&host, "out_first"), wanted);
+    assert_eq!(count(&pool, "SELECT last_value FROM cut_counter").await, 13, "three commits were cut");
 }
