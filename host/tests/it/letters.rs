@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
+use crate::cutter::Cutter;
 use crate::support::{Host, client, eventually, root, scratch, stderr, stdout};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -320,4 +321,138 @@ async fn a_commit_of_a_redrive_that_is_cut_is_resolved_by_asking() {
     let wanted: String = (0..10).map(|n| format!("mended {n}\n")).collect();
     assert_eq!(out(&host, "out_first"), wanted);
     assert_eq!(count(&pool, "SELECT last_value FROM cut_counter").await, 13, "three commits were cut");
+}
+
+/// The answer to COMMIT is lost after it has happened: the letter's row is gone, so nothing is written a second time.
+#[tokio::test]
+async fn a_redrive_whose_commit_got_no_answer_is_not_run_again() {
+    const CUTS: u32 = 5;
+    let folder = scratch();
+    let keeper = Host::start(&folder.path().join("data"), &[]);
+    let (_, socket) = keeper.postgres_url.split_once("host=").expect("the embedded server has a socket");
+    let socket = socket.split('&').next().expect("a folder");
+    let proxy = folder.path().join("proxy");
+    std::fs::create_dir(&proxy).expect("a folder");
+    let server = Path::new(socket).join(".s.PGSQL.5432");
+    let cutter = Cutter::start(
+        &proxy,
+        server,
+        "DELETE FROM tidemill.dead_letters WHERE dead_letter_id = $1 AND",
+        CUTS,
+    );
+    let url = keeper.postgres_url.replace(socket, &proxy.display().to_string());
+    let file = pipeline(folder.path(), "breaker = { failures = 0 }");
+    let host = Host::start(&folder.path().join("other"), &[&file, "--database-url", &url]);
+    let pool = keeper.pool().await;
+    produce(&host, "a", (0..20).map(|n| format!("trap {n}\n")).collect()).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    execute(&pool, "UPDATE tidemill.dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), 'trap', 'mended'), 'UTF8')").await;
+    assert!(host.cli(&["dlq", "redrive", "--group", "first"]).status.success());
+    eventually("the letters are gone", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE group_name = 'first'").await == 0
+    })
+    .await;
+    let wanted: String = (0..20).map(|n| format!("mended {n}\n")).collect();
+    assert_eq!(out(&host, "out_first"), wanted);
+    assert_eq!(cutter.cuts(), CUTS, "commits whose answer was lost");
+}
+
+/// State is written in the commit that ends the letter: a window counts a redriven message once.
+#[tokio::test]
+async fn the_state_of_a_redriven_message_counts_once() {
+    let folder = scratch();
+    let file = folder.path().join("windows.toml");
+    let text = "[pipeline]\nname = \"windows\"\n[topics.events]\npartitions = 1\nformat = \"bytes\"\n[topics.counts]\n\
+                [transforms.counts]\nplugin = \"window-counts\"\nfrom = \"events\"\nto = { default = \"counts\" }\n\
+                config = { field = \"kind\", window_s = 10, lateness_s = 1 }\ngrants = [\"state\"]\n";
+    std::fs::write(&file, text).expect("a pipeline file can be written");
+    let place = ("TIDEMILL_CRASH_AT", "letter.commit");
+    let data = folder.path().join("data");
+    let mut host = Host::start_with(&data, &[&file.display().to_string()], &[place]);
+    let pool = host.pool().await;
+    let append = "SELECT tidemill.append_many('events', ARRAY[convert_to($1, 'UTF8')], timestamps => ARRAY[$2::bigint * 1000000],
+                                              to_partition => 0)";
+    for (second, payload) in
+        [(1_000_i64, "{\"kind\":\"a\"}"), (1_001, "no JSON"), (1_002, "{\"kind\":\"a\"}")]
+    {
+        sqlx::query(append).bind(payload).bind(second).execute(&pool).await.expect("appended");
+    }
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    let mend = "UPDATE tidemill.dead_letters SET payload = convert_to('{\"kind\":\"a\"}', 'UTF8')";
+    execute(&pool, mend).await;
+    assert!(host.cli(&["dlq", "redrive", "--group", "counts"]).status.success());
+    eventually("the host is killed in the redrive", PATIENCE, || {
+        let ended = host.ended();
+        async move { ended }
+    })
+    .await;
+    let host = Host::start(&data, &[&file.display().to_string()]);
+    let pool = host.pool().await;
+    eventually("the letter is gone", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await == 0
+    })
+    .await;
+    sqlx::query(append).bind("{\"kind\":\"a\"}").bind(1_100_i64).execute(&pool).await.expect("appended");
+    eventually("the window is closed", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM topics.counts").await == 1
+    })
+    .await;
+    assert_eq!(count(&pool, "SELECT (value->>'count')::bigint FROM topics.counts").await, 3);
+}
+
+/// `on_error` is about messages on their way: a letter that fails again stays a letter, whatever the stage says by now, and
+/// stops nothing.
+#[tokio::test]
+async fn a_letter_that_fails_again_stays_whatever_on_error_says() {
+    let folder = scratch();
+    let mut host = Host::start(&folder.path().join("data"), &[&pipeline(folder.path(), "")]);
+    let pool = host.pool().await;
+    produce(&host, "a", "trap one\n".to_string()).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    pool.close().await;
+    for (mode, attempts) in [("stop", 2), ("skip", 3)] {
+        host.stop();
+        pipeline(folder.path(), &format!("on_error = \"{mode}\""));
+        host.restart();
+        let pool = host.pool().await;
+        assert!(host.cli(&["dlq", "redrive", "--group", "first"]).status.success());
+        eventually("the letter has failed again", PATIENCE, || async {
+            let sql =
+                "SELECT attempts FROM tidemill.dead_letters WHERE group_name = 'first' AND state = 'dead'";
+            let is: Option<i32> =
+                sqlx::query_scalar(sql).fetch_optional(&pool).await.expect("it can be asked");
+            is == Some(attempts)
+        })
+        .await;
+        produce(&host, "a", format!("after {mode}\n")).await;
+        eventually("the stage goes on", PATIENCE, || async { lag(&pool).await == 0 }).await;
+        pool.close().await;
+    }
+    assert_eq!(out(&host, "out_first"), "after stop\nafter skip\n");
+}
+
+/// Who has pushed a version that works and redrives at once is not answered by the old one.
+#[tokio::test]
+async fn letters_run_by_the_version_that_was_just_pushed() {
+    let folder = scratch();
+    let (wasm, good) = (folder.path().join("always.wasm"), folder.path().join("good.wasm"));
+    component(&wasm, true);
+    component(&good, false);
+    let file = folder.path().join("push.toml");
+    let text = "[pipeline]\nname = \"push\"\n[topics.a]\npartitions = 1\nformat = \"bytes\"\n[topics.b]\n\
+                [transforms.t]\nplugin = \"./always.wasm\"\nfrom = \"a\"\nto = \"b\"\nmax_attempts = 1\n";
+    std::fs::write(&file, text).expect("a pipeline file can be written");
+    let host = Host::start(&folder.path().join("data"), &[&file.display().to_string()]);
+    let pool = host.pool().await;
+    produce(&host, "a", "one\n".to_string()).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    let good = good.display().to_string();
+    let pushed = host.cli(&["plugin", "push", &good, "--stage", "push/t"]);
+    assert!(pushed.status.success(), "{}", stderr(&pushed));
+    assert!(host.cli(&["dlq", "redrive", "--group", "t"]).status.success());
+    eventually("the letter is done with", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters WHERE state = 'queued'").await == 0
+    })
+    .await;
+    assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await, 0);
 }
