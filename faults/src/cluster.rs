@@ -7,7 +7,6 @@ pub mod pipeline;
 pub mod reaper;
 pub mod server;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +63,6 @@ impl Layout {
 
 /// A running cluster. All of it ends when this is dropped.
 pub struct Cluster {
-    pub folder: PathBuf,
     pub server: Arc<Server>,
     pub hosts: Vec<Arc<Host>>,
     /// One for each host, if the layout says so.
@@ -81,13 +79,8 @@ impl Cluster {
         let reaper = Reaper::start(&run.folder)?;
         let server = Server::create(&run.folder, &run.folder.join("postgres"), &layout.postgres).await?;
         let server = Arc::new(server);
-        let mut cluster = Self {
-            folder: run.folder.clone(),
-            server: server.clone(),
-            hosts: Vec::new(),
-            proxies: Vec::new(),
-            _reaper: reaper,
-        };
+        let mut cluster =
+            Self { server: server.clone(), hosts: Vec::new(), proxies: Vec::new(), _reaper: reaper };
         let mut pipelines = Vec::new();
         if let Some(text) = &layout.pipeline {
             let file = run.folder.join("pipeline.toml");

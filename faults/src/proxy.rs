@@ -26,6 +26,8 @@ use wire::{Client, Server, Session};
 
 /// Read and passed on at once.
 const CHUNK: usize = 16 * 1024;
+/// How long connections have to see that they are cut.
+const CUT: Duration = Duration::from_millis(20);
 
 /// Where the proxy leads to.
 #[derive(Clone, Debug)]
@@ -112,8 +114,10 @@ impl Proxy {
     }
 
     /// Resets what is connected now; new connections pass.
-    pub fn cut_now(&self) {
+    pub async fn cut_now(&self) {
         self.set(Mode::Cut);
+        // Every connection has to see it.
+        sleep(CUT).await;
         self.set(Mode::Pass);
     }
 
@@ -130,6 +134,11 @@ impl Proxy {
 
     pub fn done(&self) -> &Done {
         &self.shared.done
+    }
+
+    /// Commits that were cut so far.
+    pub fn commits_cut(&self) -> u64 {
+        self.done().before.load(Ordering::Relaxed) + self.done().after.load(Ordering::Relaxed)
     }
 }
 

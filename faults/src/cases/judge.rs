@@ -1,7 +1,6 @@
 //! The checks that most cases end with: everything that was done and seen, held against everything that must hold.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 
@@ -46,7 +45,7 @@ impl Witness {
         cluster.settle().await?;
         cluster.all_alive().await?;
         let appends = self.history.appends();
-        count(&appends, &self.progress, verdict);
+        count(&appends, verdict);
         let inbound = observe::by_sql(&cluster.server, INBOUND).await?;
         let outbound = observe::by_sql(&cluster.server, OUTBOUND).await?;
         let rows = observe::table(&cluster.server, TABLE).await?;
@@ -56,18 +55,6 @@ impl Witness {
         self.finish(cluster, &[(INBOUND, &inbound), (OUTBOUND, &outbound)], &mut findings, verdict).await?;
         findings.report(verdict);
         verdict.none("rows that are not the fold of the log", check::unfolded(&outbound, &rows));
-        Ok(())
-    }
-
-    /// The same for topics that nothing is made of.
-    pub async fn judge_topic(self, cluster: &Cluster, topic: &str, verdict: &mut Verdict) -> Result<()> {
-        cluster.all_alive().await?;
-        let appends = self.history.appends();
-        count(&appends, &self.progress, verdict);
-        let log = observe::by_sql(&cluster.server, topic).await?;
-        let mut findings = Findings::of(&appends, &log);
-        self.finish(cluster, &[(topic, &log)], &mut findings, verdict).await?;
-        findings.report(verdict);
         Ok(())
     }
 
@@ -107,14 +94,15 @@ impl Witness {
 }
 
 /// How much there was of everything.
-fn count(appends: &[Append], progress: &Progress, verdict: &mut Verdict) {
+fn count(appends: &[Append], verdict: &mut Verdict) {
     let of = |which: fn(&Outcome) -> bool| {
         appends.iter().filter(|append| which(&append.outcome)).map(|append| append.items.len() as u64).sum()
     };
     verdict.counted("records acknowledged", of(|outcome| matches!(outcome, Outcome::Ok(_))));
     verdict.counted("records refused", of(|outcome| *outcome == Outcome::Fail));
     verdict.counted("records unknown", of(|outcome| *outcome == Outcome::Unknown));
-    verdict.counted("requests repeated", progress.repeated.load(Ordering::Relaxed));
+    let repeated = appends.iter().filter(|append| append.sent > 1).count();
+    verdict.counted("requests sent more than once", repeated as u64);
 }
 
 /// Violations, by kind.

@@ -28,7 +28,8 @@ use crate::report::{Verdict, Wanted};
 use crate::run::{Run, Scale};
 use crate::workload::{Load, produce};
 
-pub const CASE: Case = Case { id: "R4", title: "black holes before Postgres", run: |run| holes(run).boxed() };
+pub const CASE: Case =
+    Case { id: "R4", title: "black holes before Postgres", endless: false, run: |run| holes(run).boxed() };
 
 const PRODUCERS: u32 = 4;
 const RATE: f64 = 60.0;
