@@ -26,6 +26,8 @@ use wire::{Client, Server, Session};
 
 /// Read and passed on at once.
 const CHUNK: usize = 16 * 1024;
+/// In so long a busy host has asked something on some connection.
+const ASKED: Duration = Duration::from_millis(300);
 /// How long connections have to see that they are cut.
 const CUT: Duration = Duration::from_millis(20);
 
@@ -111,6 +113,13 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Loses every connection that has a question open, or asks one before the mode is another.
+    pub async fn lose(&self) {
+        self.set(Mode::Hole { up: false, down: true });
+        sleep(ASKED).await;
+        self.set(Mode::Lost);
     }
 
     /// Resets what is connected now; new connections pass.

@@ -11,7 +11,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn run(id: &str) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let ran = Command::new(env!("CARGO_BIN_EXE_tidemill-faults")).args(["--fast", "--only", id]).output();
-    let ran = ran.expect("the program starts");
+    let ran = ran.unwrap_or_else(|error| panic!("the program does not start: {error}"));
     let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{said}\n{complained}");
     assert!(said.contains(id) && said.contains("met") && !said.contains("MISSED"), "{said}");
@@ -55,4 +55,9 @@ fn r8_nothing_appears_below_an_offset_that_was_seen() {
 #[test]
 fn r18_nothing_is_late_for_long_without_notifications() {
     run("R18");
+}
+
+#[test]
+fn a_storm_of_random_faults_loses_and_repeats_nothing() {
+    run("storm");
 }

@@ -120,10 +120,9 @@ struct Findings {
 impl Findings {
     /// Of the topic that was appended to.
     fn of(appends: &[Append], log: &check::Log) -> Self {
-        let mut findings = Self::default();
-        findings.lost = check::lost(appends, log);
-        findings.aborted = check::aborted(appends, log);
-        findings.aborted.extend(check::invented(appends, log));
+        let mut aborted = check::aborted(appends, log);
+        aborted.extend(check::invented(appends, log));
+        let mut findings = Self { lost: check::lost(appends, log), aborted, ..Self::default() };
         findings.add_log(log);
         findings
     }

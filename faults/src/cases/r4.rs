@@ -114,7 +114,10 @@ async fn swallow(run: &Run, cluster: &Cluster, rounds: u32, lasts: Duration) -> 
         let (host, proxy) = (&cluster.hosts[0], &cluster.proxies[0]);
         let over = Arc::new(AtomicBool::new(false));
         let probing = tokio::spawn(probe(host.clone(), over.clone()));
-        proxy.set(mode);
+        match mode {
+            Mode::Lost => proxy.lose().await,
+            mode => proxy.set(mode),
+        }
         sleep(lasts).await;
         proxy.set(Mode::Pass);
         over.store(true, Ordering::Relaxed);

@@ -230,8 +230,10 @@ async fn fault(
                 1 => (true, false),
                 _ => (false, true),
             };
-            let mode = if rng.u32(..4) == 0 { Mode::Lost } else { Mode::Hole { up, down } };
-            during(proxy, mode, lasts).await;
+            if rng.u32(..4) == 0 {
+                proxy.lose().await;
+            }
+            during(proxy, Mode::Hole { up, down }, lasts).await;
             "black holes"
         }
     };
