@@ -9,10 +9,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, ApiSettings, ApiState};
+use crate::archive::objects::{MIRROR_BYTES, Objects};
+use crate::archive::reader::ArchiveReader;
 use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketError, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::letters::Letters;
+use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::datadir::{DataDir, DataDirError};
@@ -22,6 +26,7 @@ use crate::pg::migrate::{self, MigrateError};
 use crate::pg::notify::NotifyHub;
 use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
+use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::pipeline::watch;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
@@ -40,6 +45,10 @@ pub struct AppOptions {
     pub data_dir: PathBuf,
     /// None runs the embedded server in the data directory.
     pub database_url: Option<String>,
+    /// The URL leads to a pooler in transaction mode.
+    pub pooler: bool,
+    /// Beside a pooler: the way to the server itself, for what no pooler carries.
+    pub direct_url: Option<String>,
     /// Where the server's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
     pub listen: SocketAddr,
@@ -151,7 +160,11 @@ impl App {
             (Some(server), _) => server.url().to_string(),
             (None, given) => given.unwrap_or_default(),
         };
-        let settings = PoolSettings::default();
+        let settings = PoolSettings {
+            pooler: options.pooler,
+            direct_url: options.direct_url,
+            ..PoolSettings::default()
+        };
         let pool = pool::connect(&database, &settings).await?;
         let durability = durability::check(&pool).await?;
         for warning in durability.warnings() {
@@ -159,28 +172,43 @@ impl App {
         }
         migrate::migrate(&pool).await?;
         let clock = Clock::system();
-        let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
+        if pool.direct().is_none() {
+            tracing::info!(
+                "polling only: LISTEN does not work through a pooler, so records that other hosts append are found \
+                 within a second; --direct-url makes that milliseconds"
+            );
+        }
+        let hub = NotifyHub::start(pool.clone(), pool.direct().cloned());
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
-        let replay = Replay::new(log.clone());
+        let query_cache = data_dir.private_dir("query-cache")?;
+        let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;
+        let replay = Replay::with_archive(log.clone(), ArchiveReader::new(pool.clone(), objects.clone()));
         let (groups, tables) = (Groups::new(pool.clone()), Tables::new(pool.clone()));
+        let hosts = Hosts::new(pool.clone());
         let cache_dir = data_dir.private_dir("wasm-cache")?;
         let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
         let host = data_dir.host_id().clone();
+        let url =
+            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
+        let shares = Shares::new(hosts.clone(), member);
+        let letters = Letters::new(log.clone());
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
+            shares: shares.clone(),
             registry: Registry::new(pool.clone()),
+            letters: letters.clone(),
             host: host.clone(),
         };
-        let query_cache = data_dir.private_dir("query-cache")?;
-        let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
-            .map_err(AppError::Queries)?;
+        // Of what a query reads, this is the part that is not archived.
+        let hot = Replay::new(log.clone());
+        let queries =
+            Queries::open(hot, objects, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let url =
-            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let postgres_url = redact_url(&database);
         let state = ApiState::new(
             log.clone(),
@@ -217,10 +245,7 @@ impl App {
             _data_dir: data_dir,
         };
         let started = async {
-            groups
-                .register_host(&host, env!("CARGO_PKG_VERSION"), &url)
-                .await
-                .map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
+            shares.enter().await.map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
             runtime.apply(plan).await
         };
         if let Err(error) = started.await {
@@ -230,10 +255,12 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
+        app.tasks.spawn(letters.watch(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
-        app.tasks.spawn(runtime.keep_alive(token));
+        app.tasks.spawn(shares.keep(app.log.hub().clone(), token.clone()));
+        app.tasks.spawn(runtime.sample_rates(token));
         app.tasks.close();
         ready.set();
         Ok(app)

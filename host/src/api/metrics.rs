@@ -52,6 +52,23 @@ fn describe() {
         Unit::Count,
         "Log lines of a plugin over its limit"
     );
+    describe_gauge!(
+        "tidemill_stage_breakers_open",
+        Unit::Count,
+        "Partitions of a stage that take no batch, since its plugin fails on most messages"
+    );
+    describe_counter!(
+        "tidemill_stage_breaker_opened_total",
+        Unit::Count,
+        "Times that such a breaker has opened"
+    );
+    describe_gauge!("tidemill_dead_letters", Unit::Count, "Dead letters of a consumer group, up to 100,000");
+    describe_gauge!("tidemill_dead_letters_queued", Unit::Count, "Those of them that wait for a redrive");
+    describe_counter!(
+        "tidemill_dead_letters_redriven_total",
+        Unit::Count,
+        "Dead letters that were run again: done, failed, or again (to come later)"
+    );
     describe_gauge!("tidemill_stage_instances", Unit::Count, "Live instances of a stage's plugin");
     describe_gauge!("tidemill_stage_memory_bytes", Unit::Bytes, "Memory and tables of those instances");
     describe_counter!("tidemill_plugin_counter_total", Unit::Count, "Counters of plugins, by name");

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use sqlx::postgres::PgPool;
 
 use crate::ids::{Micros, TopicId};
+use crate::pg::pool::Pool;
 
 /// What of a topic is in the bucket, as the catalog has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromRow)]
@@ -36,7 +36,7 @@ pub struct SegmentInfo {
 }
 
 /// What of a topic is in the bucket now.
-pub async fn cold_size(pool: &PgPool, topic: TopicId) -> Result<ColdSize, sqlx::Error> {
+pub async fn cold_size(pool: &Pool, topic: TopicId) -> Result<ColdSize, sqlx::Error> {
     sqlx::query_as("SELECT objects, records, bytes, hot_bytes FROM tidemill.cold_size($1)")
         .bind(topic.0)
         .fetch_one(pool)
@@ -45,7 +45,7 @@ pub async fn cold_size(pool: &PgPool, topic: TopicId) -> Result<ColdSize, sqlx::
 
 /// The newest segments of a topic, at most `most`, in the order of time. Those made ahead and still empty are left out,
 /// and those of which nothing is left anywhere.
-pub async fn segments(pool: &PgPool, topic: TopicId, most: u32) -> Result<Vec<SegmentInfo>, sqlx::Error> {
+pub async fn segments(pool: &Pool, topic: TopicId, most: u32) -> Result<Vec<SegmentInfo>, sqlx::Error> {
     let mut segments: Vec<SegmentInfo> = sqlx::query_as(
         "SELECT tidemill.micros(s.lower) AS lower, tidemill.micros(s.upper) AS upper, s.state, r.records, \
                 coalesce(pg_total_relation_size(to_regclass(format('log.%I', s.table_name))), 0) AS hot_bytes, \

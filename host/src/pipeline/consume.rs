@@ -7,7 +7,9 @@
 //! A new version is taken over between two batches. While it is on probation none of this is held against the messages:
 //! at its first failure the version before takes the same batch, and what it refuses the version before is asked about.
 
+mod breaking;
 mod call;
+mod redrive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +17,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::breaker::Breaker;
 use super::commit::{Step, commit};
 use super::current::{Current, is_of_the_host};
 use super::effects::{DeadKind, DeadLetter, Effects};
 use super::intake::Intake;
-use super::stage::{Stage, StageError, state_limits};
+use super::share::Share;
+use super::stage::{Services, Stage, StageError, state_limits};
 use super::status::State;
 use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
+use crate::letters::watch::Queue;
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
+use crate::pg::notify::Waiter;
 use crate::plugin::{CallError, Context, Grant, Instance, Seed};
 use crate::record::Record;
 use crate::replay::ReplayError;
@@ -35,10 +41,13 @@ use call::{Answer, ask, messages};
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a task asks for a partition that another host holds.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a task waits for its share before it says that it is idle.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// Runs one partition until the token is cancelled or something ends it.
+/// How often a task asks for a partition of its share that another host still holds, when nobody says that it is free.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Runs one partition, while it is in this host's share, until the token is cancelled or something ends it.
 pub async fn run(
     stage: Arc<Stage>,
     partition: Partition,
@@ -47,36 +56,75 @@ pub async fn run(
     let (Some(topic), Some(input)) = (&stage.input, &stage.plan.input) else {
         return Err(StageError::Fatal("a stage of this kind needs a topic to read".to_string()));
     };
-    let groups = &stage.services.groups;
+    let Services { groups, shares, host, .. } = &stage.services;
     let label = stage.label();
-    loop {
-        let acquired = groups.acquire(&input.group, topic.id, partition, &stage.services.host, &label).await;
-        let lease = match acquired.map_err(|error| StageError::Again(error.to_string()))? {
-            Some(lease) => lease,
-            None => {
-                stage.cell.set(partition, State::Idle, Some("another host holds this partition".to_string()));
-                if stopped(&token, ASK_AGAIN).await {
-                    return Ok(());
-                }
-                continue;
-            }
+    let mut turn = Turn::new(&stage, partition);
+    while turn.comes(&token).await {
+        let acquired = groups.acquire(&input.group, topic.id, partition, host, &label).await;
+        let Some(lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
+            turn.wait(&token).await;
+            continue;
         };
+        let held = token.child_token();
         let ended = match Task::new(&stage, topic.clone(), &lease).await {
-            Ok(mut task) => task.run(&token).await,
+            Ok(mut task) => turn.share.during(&held, task.run(&held)).await,
             Err(error) => Err(error),
         };
-        match ended {
+        if let Err(StageError::Fenced { .. }) = ended {
             // A seek or another host: look again who owns it.
-            Err(StageError::Fenced { .. }) => {
-                tracing::info!(stage = label, partition, "lease lost, asking again")
-            }
-            ended => {
-                if let Err(error) = groups.release(&lease).await {
-                    tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out");
-                }
-                return ended;
+            tracing::info!(stage = label, partition, "lease lost, asking again");
+            continue;
+        }
+        match groups.release(&lease).await {
+            Ok(()) => shares.released().await,
+            Err(error) => {
+                tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out")
             }
         }
+        ended?;
+    }
+    Ok(())
+}
+
+/// Waits for the partition to be this host's.
+pub(super) struct Turn<'a> {
+    stage: &'a Stage,
+    partition: Partition,
+    pub share: Share,
+    told: Waiter,
+}
+
+impl<'a> Turn<'a> {
+    pub fn new(stage: &'a Stage, partition: Partition) -> Self {
+        let share = stage.services.shares.of(&stage.label(), partition);
+        Self { stage, partition, share, told: stage.services.log.hub().hosts() }
+    }
+
+    /// Waits until the partition is in the share; false when the token was cancelled.
+    pub async fn comes(&mut self, token: &CancellationToken) -> bool {
+        let idle = tokio::time::sleep(SETTLE);
+        tokio::pin!(idle);
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return false,
+                () = self.share.gained() => return !token.is_cancelled(),
+                () = &mut idle, if !idle.is_elapsed() => self.idle("another host runs it"),
+            }
+        }
+    }
+
+    /// Waits a moment for the host that still holds the lease.
+    pub async fn wait(&mut self, token: &CancellationToken) {
+        self.idle("another host still holds it");
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.told.woken() => {}
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+    }
+
+    fn idle(&self, why: &str) {
+        self.stage.cell.set(self.partition, State::Idle, Some(why.to_string()));
     }
 }
 
@@ -100,6 +148,9 @@ struct Task<'a> {
     /// Deliveries so far of the message at `offset`.
     attempts: u32,
     backoff: Backoff,
+    breaker: Breaker,
+    /// Dead letters of the partition that are to run again.
+    queue: Queue,
 }
 
 impl<'a> Task<'a> {
@@ -109,6 +160,7 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
+        let queue = stage.services.letters.queue(lease, topic.name.as_str());
         let state = match stage.plan.grants.contains(&Grant::State) {
             true => {
                 let limits = state_limits(&stage.plan.limits);
@@ -129,26 +181,31 @@ impl<'a> Task<'a> {
             size,
             attempts: 0,
             backoff: Backoff::default(),
+            breaker: Breaker::new(stage.plan.breaker),
+            queue,
         })
     }
 
     async fn run(&mut self, token: &CancellationToken) -> Result<(), StageError> {
         self.set(State::Running, None);
         while !token.is_cancelled() {
+            if !self.may_take(token).await? {
+                continue;
+            }
+            let patience = if self.redrive(token).await? { Duration::ZERO } else { PATIENCE };
             let there = tokio::select! {
-                there = self.intake.fill(PATIENCE) => there.map_err(|error| self.explain(error))?,
+                there = self.intake.fill(patience) => there.map_err(|error| self.explain(error))?,
                 () = token.cancelled() => return Ok(()),
             };
             if self.current.follow().await? {
-                // What the version before could not do is no fault of this one.
-                self.attempts = 0;
-                self.elder = None;
+                self.new_version();
             }
             if !there {
                 self.check_lease().await?;
                 continue;
             }
-            let batch = self.intake.batch(self.size).to_vec();
+            let size = self.batch_size();
+            let batch = self.intake.batch(size).to_vec();
             let answer = self.call(&batch).await;
             match answer {
                 Ok(Answer::Done(effects, refused)) => match self.current.probation() {
@@ -254,10 +311,7 @@ impl<'a> Task<'a> {
     /// The version on probation has failed: the one before goes on with the batch that is not committed.
     async fn give_up_version(&mut self, reason: &str) -> Result<(), StageError> {
         self.current.give_up(reason).await?;
-        self.attempts = 0;
-        self.elder = None;
-        self.size = self.stage.plan.batch.records as usize;
-        self.backoff.reset();
+        self.new_version();
         Ok(())
     }
 
@@ -294,6 +348,7 @@ impl<'a> Task<'a> {
             self.give_up(&mut effects, record, DeadKind::Reject, reason, attempts);
         }
         self.store(version, batch.len(), effects, token).await?;
+        self.passed(batch.len());
         self.size = (self.size * 2).min(self.stage.plan.batch.records as usize);
         Ok(())
     }
@@ -311,7 +366,7 @@ impl<'a> Task<'a> {
             Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 return self.give_up_version(&reason).await;
             }
-            committed => committed?,
+            committed => drop(committed?),
         }
         self.stage.cell.count(count, effects.records_out(), effects.refused);
         let current = self.current.version();
@@ -324,13 +379,16 @@ impl<'a> Task<'a> {
         self.offset += count as Offset;
         self.attempts = 0;
         self.backoff.reset();
-        self.set(State::Running, None);
+        if !self.is_broken() {
+            self.set(State::Running, None);
+        }
         Ok(())
     }
 
     fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String, attempts: u32) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts });
+            let appended_at = self.intake.appended_at(record.offset);
+            effects.dead.push(DeadLetter { record: record.clone(), appended_at, kind, error, attempts });
         }
     }
 
@@ -388,7 +446,11 @@ impl<'a> Task<'a> {
         tracing::warn!(stage = self.stage.label(), offset = batch[0].offset, reason, "message given up");
         self.give_up(&mut effects, &batch[0], kind, reason, self.attempts);
         let version = self.current.version().clone();
-        self.store(&version, 1, effects, token).await
+        self.store(&version, 1, effects, token).await?;
+        if kind != DeadKind::Retries {
+            self.message_failed();
+        }
+        Ok(())
     }
 
     /// The call itself failed.
@@ -422,6 +484,7 @@ impl<'a> Task<'a> {
             },
         };
         self.stage.cell.failed(kind.as_str());
+        self.call_failed();
         let stage = self.stage.label();
         tracing::warn!(
             stage,
@@ -437,6 +500,9 @@ impl<'a> Task<'a> {
         self.attempts += 1;
         if self.attempts >= self.stage.plan.max_attempts {
             return self.give_up_first(batch, kind, words, token).await;
+        }
+        if self.is_broken() {
+            return Ok(());
         }
         self.set(State::Backoff, Some(words));
         let wait = self.backoff.pause();
@@ -464,7 +530,8 @@ fn left_postgres(lease: &Lease, topic: &Topic, offset: Offset, start: Offset, en
     }
     let place = match topic.cold {
         Cold::None => "were dropped, since the topic has no archive",
-        Cold::Forever | Cold::For(_) => "are in the bucket, where queries read them and groups do not yet",
+        Cold::Forever => "are not in the bucket either",
+        Cold::For(_) => "are older than the topic's cold retention",
     };
     format!(
         "group {group} lags behind: offsets {offset} up to {start} of {name} partition {partition} have left Postgres and \
