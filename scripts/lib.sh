@@ -55,6 +55,13 @@ target_dir() {
     fi
 }
 
+# The system's pgbouncer, or the one that setup fetched, which is started with its folder as LD_LIBRARY_PATH.
+find_pgbouncer() {
+    PATH=$PATH:/usr/sbin command -v pgbouncer && return
+    LD_LIBRARY_PATH=$setup/pgbouncer "$setup/pgbouncer/pgbouncer" --version >/dev/null 2>&1 &&
+        printf '%s\n' "$setup/pgbouncer/pgbouncer"
+}
+
 # The first of the browsers that is there. CHROMIUM names one.
 find_browser() {
     local name

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser cargo-deny. Without a step: all but the
-# last three, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever writes plugins
-# in other languages than Rust. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer cargo-deny. Without a step: all
+# but the last four, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever writes
+# plugins in other languages than Rust. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -189,6 +189,31 @@ step_browser() {
         fi
     fi
     say "no browser found, so tests in a browser will be skipped; to run them: apt-get install chromium (as root), or set CHROMIUM"
+}
+
+# For the tests through a pooler: Debian's package and its libraries, unpacked and not installed. They are skipped
+# without one, so this step never fails.
+step_pgbouncer() {
+    local dir library
+    if find_pgbouncer >/dev/null; then
+        return
+    fi
+    if have apt-get && have apt-cache && have dpkg; then
+        say "fetching pgbouncer, which tests put between the host and Postgres (with apt-get download)"
+        dir=$(mktemp -d)
+        # shellcheck disable=SC2046
+        if (cd "$dir" && quietly apt-get download pgbouncer \
+            $(apt-cache depends pgbouncer | sed -n 's/^ *Depends: \(lib\(event\|c-\?ares\)[^ ]*\)$/\1/p')); then
+            for library in "$dir"/*.deb; do dpkg -x "$library" "$dir/root"; done
+            rm -rf "$setup/pgbouncer"
+            mkdir -p "$setup/pgbouncer"
+            find "$dir/root/usr" \( -name pgbouncer -path '*bin*' -o -name '*.so.*' \) \
+                -exec cp -P {} "$setup/pgbouncer/" \;
+        fi
+        rm -rf "$dir"
+    fi
+    find_pgbouncer >/dev/null ||
+        say "no pgbouncer to be had, so tests through a pooler will be skipped; to run them install it with your system's packages"
 }
 
 # For the tests and benchmarks that ask DuckDB itself. They are skipped without it, so this step never fails.

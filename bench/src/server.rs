@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use tidemill::clock::Clock;
 use tidemill::log::{Log, LogOptions};
@@ -15,14 +15,14 @@ use tidemill::pg::durability::{self, Durability};
 use tidemill::pg::embedded::{EmbeddedOptions, EmbeddedServer};
 use tidemill::pg::migrate::migrate;
 use tidemill::pg::notify::NotifyHub;
-use tidemill::pg::pool::{self, PoolSettings};
+use tidemill::pg::pool::{self, Pool, PoolSettings};
 use tidemill::pg::testing::TemporaryDir;
 
 /// For eight writers, readers, and the rest of a host.
 const CONNECTIONS: u32 = 24;
 
 pub struct Server {
-    pub pool: PgPool,
+    pub pool: Pool,
     pub durability: Durability,
     embedded: EmbeddedServer,
     settings: PoolSettings,

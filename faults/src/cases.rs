@@ -17,15 +17,29 @@ mod r4;
 mod r5;
 mod r7;
 mod r8;
+mod storm;
 
 /// One row of the table.
 pub struct Case {
     /// As in `docs/reliability.md`.
     pub id: &'static str,
     pub title: &'static str,
+    /// Has no end of its own: only run when it is named, or when it is said how long.
+    pub endless: bool,
     pub run: fn(Run) -> BoxFuture<'static, Result<Verdict>>,
 }
 
 /// In the order in which they are run.
-pub const ALL: &[Case] =
-    &[r1::CASE, r2::CASE, r3::CASE, r4::CASE, r5::CASE, r7::CASE, r8::CASE, r12::CASE, r13::CASE, r18::CASE];
+pub const ALL: &[Case] = &[
+    r1::CASE,
+    r2::CASE,
+    r3::CASE,
+    r4::CASE,
+    r5::CASE,
+    r7::CASE,
+    r8::CASE,
+    r12::CASE,
+    r13::CASE,
+    r18::CASE,
+    storm::CASE,
+];

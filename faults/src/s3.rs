@@ -4,6 +4,7 @@
 //! can be looked at past all faults.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,7 +83,7 @@ pub const READS: [Fault; 7] = [
 pub struct Bucket {
     /// Where the objects are files.
     folder: PathBuf,
-    url: String,
+    address: SocketAddr,
     shared: Arc<Shared>,
     accepting: AbortHandle,
 }
@@ -111,13 +112,17 @@ impl Bucket {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for a bucket")?;
         let address = listener.local_addr()?;
         let accepting = tokio::spawn(accept(listener, shared.clone())).abort_handle();
-        let url = format!("s3://{BUCKET}/{PREFIX}?endpoint=http://{address}&region=eu-central-1");
-        Ok(Self { folder: folder.join(BUCKET).join(PREFIX), url, shared, accepting })
+        Ok(Self { folder: folder.join(BUCKET).join(PREFIX), address, shared, accepting })
     }
 
-    /// As hosts take it.
-    pub fn url(&self) -> String {
-        self.url.clone()
+    /// Where it serves.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// As hosts take it, at its own address or at that of a proxy before it.
+    pub fn url(&self, address: SocketAddr) -> String {
+        format!("s3://{BUCKET}/{PREFIX}?endpoint=http://{address}&region=eu-central-1")
     }
 
     /// Variables that hosts need for it.

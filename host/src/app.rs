@@ -15,6 +15,7 @@ use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketErro
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::letters::Letters;
 use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
@@ -44,6 +45,10 @@ pub struct AppOptions {
     pub data_dir: PathBuf,
     /// None runs the embedded server in the data directory.
     pub database_url: Option<String>,
+    /// The URL leads to a pooler in transaction mode.
+    pub pooler: bool,
+    /// Beside a pooler: the way to the server itself, for what no pooler carries.
+    pub direct_url: Option<String>,
     /// Where the server's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
     pub listen: SocketAddr,
@@ -155,7 +160,11 @@ impl App {
             (Some(server), _) => server.url().to_string(),
             (None, given) => given.unwrap_or_default(),
         };
-        let settings = PoolSettings::default();
+        let settings = PoolSettings {
+            pooler: options.pooler,
+            direct_url: options.direct_url,
+            ..PoolSettings::default()
+        };
         let pool = pool::connect(&database, &settings).await?;
         let durability = durability::check(&pool).await?;
         for warning in durability.warnings() {
@@ -163,7 +172,13 @@ impl App {
         }
         migrate::migrate(&pool).await?;
         let clock = Clock::system();
-        let hub = NotifyHub::start(pool.clone(), Some(pool::connect_options(&database, &settings)?));
+        if pool.direct().is_none() {
+            tracing::info!(
+                "polling only: LISTEN does not work through a pooler, so records that other hosts append are found \
+                 within a second; --direct-url makes that milliseconds"
+            );
+        }
+        let hub = NotifyHub::start(pool.clone(), pool.direct().cloned());
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
         let query_cache = data_dir.private_dir("query-cache")?;
         let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;
@@ -177,12 +192,14 @@ impl App {
             listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
         let shares = Shares::new(hosts.clone(), member);
+        let letters = Letters::new(log.clone());
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
             shares: shares.clone(),
             registry: Registry::new(pool.clone()),
+            letters: letters.clone(),
             host: host.clone(),
         };
         // Of what a query reads, this is the part that is not archived.
@@ -238,6 +255,7 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
+        app.tasks.spawn(letters.watch(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

@@ -25,12 +25,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::ids::TopicId;
 use crate::pg::notify::{NotifyHub, Waiter};
+use crate::pg::pool::Pool;
 
 pub use append::{AppendOptions, Lineage, OutBatch, ProducerSeq, append_in};
 pub use error::{AppendError, FetchError, LogError};
@@ -46,7 +46,7 @@ pub struct Log {
 }
 
 struct Shared {
-    pool: PgPool,
+    pool: Pool,
     hub: NotifyHub,
     clock: Clock,
     topics: topics::TopicCache,
@@ -89,7 +89,7 @@ impl Default for LogOptions {
 
 impl Log {
     /// The database must be migrated ([`crate::pg::migrate`]).
-    pub fn new(pool: PgPool, hub: NotifyHub, clock: Clock, options: LogOptions) -> Self {
+    pub fn new(pool: Pool, hub: NotifyHub, clock: Clock, options: LogOptions) -> Self {
         let appenders = append::Appenders::new(pool.clone(), hub.clone(), &options);
         Self {
             shared: Arc::new(Shared {
@@ -108,7 +108,7 @@ impl Log {
         Wakeup(self.shared.hub.subscribe(topic))
     }
 
-    pub fn pool(&self) -> &PgPool {
+    pub fn pool(&self) -> &Pool {
         &self.shared.pool
     }
 

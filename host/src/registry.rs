@@ -9,12 +9,13 @@
 pub mod shadows;
 
 use serde::Serialize;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 
 use crate::clock::rfc3339;
 use crate::ids::{Micros, PipelineName, StageName};
 use crate::log::LogError;
+use crate::pg::pool::Pool;
 use crate::plugin::{Descriptor, Plugin};
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -161,14 +162,14 @@ fn as_text<S: serde::Serializer>(at: &Micros, serializer: S) -> Result<S::Ok, S:
 /// Components and who runs them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    pool: PgPool,
+    pool: Pool,
 }
 
 const ACTIVE: &str =
     "SELECT pipeline || '/' || stage AS label, *, tidemill.micros(changed_at) AS changed FROM ";
 
 impl Registry {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -14,13 +14,13 @@ mod report;
 
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::crash;
 use crate::ids::Micros;
+use crate::pg::pool::Pool;
 
 use ddl::Ddl;
 pub use report::{Report, SegmentError};
@@ -60,14 +60,14 @@ const FORGET_EVERY: Micros = 60_000_000;
 
 /// Keeps the segments of all topics.
 pub struct Maintainer {
-    pool: PgPool,
+    pool: Pool,
     clock: Clock,
     options: MaintainerOptions,
     forget_next: Micros,
 }
 
 impl Maintainer {
-    pub fn new(pool: PgPool, clock: Clock, options: MaintainerOptions) -> Self {
+    pub fn new(pool: Pool, clock: Clock, options: MaintainerOptions) -> Self {
         Self { pool, clock, options, forget_next: Micros::MIN }
     }
 
@@ -129,7 +129,7 @@ impl Maintainer {
 
     /// Ends detaches that a crash or a lock time-out left half done: their rows are invisible through the parent, and no
     /// other segment of the topic can be detached.
-    async fn finalize(&self, ddl: &mut Ddl, report: &mut Report) -> Result<(), SegmentError> {
+    async fn finalize(&self, ddl: &mut Ddl<'_>, report: &mut Report) -> Result<(), SegmentError> {
         let pending: Vec<(String, String)> = sqlx::query_as(
             "SELECT parent.relname::text, child.relname::text FROM pg_inherits i \
              JOIN pg_class parent ON parent.oid = i.inhparent JOIN pg_class child ON child.oid = i.inhrelid \
@@ -228,7 +228,7 @@ impl Maintainer {
         Ok(())
     }
 
-    async fn detach(&self, ddl: &mut Ddl, report: &mut Report) -> Result<(), SegmentError> {
+    async fn detach(&self, ddl: &mut Ddl<'_>, report: &mut Report) -> Result<(), SegmentError> {
         let attached: Vec<(String, String)> = sqlx::query_as(
             "SELECT t.name, s.table_name FROM tidemill.segments s JOIN tidemill.topics t USING (topic_id) \
              JOIN pg_inherits i ON i.inhrelid = to_regclass(format('log.%I', s.table_name)) \
@@ -281,7 +281,15 @@ impl Maintainer {
         .await?;
         let tombstones: i64 = sqlx::query_scalar(
             "WITH gone AS (
-                 DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+                 -- What late messages changed at the head of a group stays until the group has moved on: below a floor
+                 -- there, readers that are up to date would begin anew again and again.
+                 DELETE FROM tidemill.tombstones d
+                  WHERE (d.late_offset IS NULL OR NOT EXISTS (
+                            SELECT FROM tidemill.tables t JOIN tidemill.topics p ON p.name = t.topic
+                              JOIN tidemill.consumer_offsets o
+                                ON o.group_name = t.group_name AND o.topic_id = p.topic_id AND o.partition = d.partition
+                             WHERE t.table_id = d.table_id AND o.next_offset <= d.c_offset))
+                    AND created_at < clock_timestamp() - make_interval(secs => $1)
                  RETURNING table_id, partition, c_offset
              ), floors AS (
                  INSERT INTO tidemill.tombstone_floors AS f (table_id, partition, c_offset)

@@ -11,12 +11,13 @@ mod source;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::Row;
 use tokio::runtime::Handle;
 
 use crate::ids::Micros;
 use crate::log::LogError;
 use crate::log::offsets::Lease;
+use crate::pg::pool::{self, Pool};
 use crate::plugin::Context;
 use crate::plugin::state::{ENTRY_BYTES, Session, Space, StateLimits, Stored, Writes};
 use source::Source;
@@ -48,7 +49,7 @@ impl std::fmt::Debug for TaskState {
 impl TaskState {
     /// Opens the space of a lease's group and partition, and makes it if it is new. The lease must be held: nobody else may
     /// commit to the space from now on.
-    pub async fn open(pool: &PgPool, lease: &Lease, limits: StateLimits) -> Result<Self, LogError> {
+    pub async fn open(pool: &Pool, lease: &Lease, limits: StateLimits) -> Result<Self, LogError> {
         let row = sqlx::query(
             "WITH made AS (
                  INSERT INTO tidemill.state_spaces (group_name, topic_id, partition) VALUES ($1, $2, $3)
@@ -104,7 +105,7 @@ struct Outcome {
 
 impl StateChanges {
     /// Writes everything inside the transaction that has moved the group's offset, and sweeps some of what has expired.
-    pub async fn store_in(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub async fn store_in(&self, connection: &mut pool::Session) -> Result<(), sqlx::Error> {
         let Writes { puts, deletes, now, space, used } = &*self.writes;
         for portion in portions(puts) {
             self.put(connection, portion).await?;
@@ -134,7 +135,7 @@ impl StateChanges {
 
     async fn put(
         &self,
-        connection: &mut PgConnection,
+        connection: &mut pool::Session,
         puts: &[(Vec<u8>, Stored)],
     ) -> Result<(), sqlx::Error> {
         let keys: Vec<&[u8]> = puts.iter().map(|(key, _)| key.as_slice()).collect();
@@ -156,7 +157,7 @@ impl StateChanges {
         Ok(())
     }
 
-    async fn sweep(&self, connection: &mut PgConnection, outcome: &mut Outcome) -> Result<(), sqlx::Error> {
+    async fn sweep(&self, connection: &mut pool::Session, outcome: &mut Outcome) -> Result<(), sqlx::Error> {
         let gone: Vec<(Vec<u8>, i64)> = sqlx::query_as(
             "DELETE FROM tidemill.state_entries WHERE space_id = $1 AND key = ANY (ARRAY(
                  SELECT key FROM tidemill.state_entries

@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod feed;
+pub mod late;
 pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::watch;
 
 use crate::ids::{GroupName, TableName, TopicName};
+use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
 pub use spec::{Cell, Change, ColumnSpec, ColumnType, TableSpec};
 
@@ -105,12 +107,12 @@ pub struct Keeper<'a> {
 /// All tables of pipelines. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    pool: PgPool,
+    pool: Pool,
     known: Arc<Mutex<HashMap<String, Arc<Table>>>>,
 }
 
 impl Tables {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool, known: Arc::default() }
     }
 
@@ -301,13 +303,13 @@ impl Tables {
         if forgotten {
             return Ok(None);
         }
-        let upserts = sqlx::query_scalar(AssertSqlSafe(table.sql.changed.clone()))
+        let mut upserts = sqlx::query_scalar(AssertSqlSafe(table.sql.changed.clone()))
             .bind(&partitions)
             .bind(&offsets)
             .fetch_all(&mut *transaction)
             .await?;
-        let deletes = sqlx::query_scalar(
-            "SELECT DISTINCT d.key FROM tidemill.tombstones d
+        let noted: Vec<(serde_json::Value, bool)> = sqlx::query_as(
+            "SELECT DISTINCT d.key, d.gone FROM tidemill.tombstones d
                JOIN unnest($2::int[], $3::bigint[]) AS s(partition, next) ON d.partition = s.partition
               WHERE d.table_id = $1 AND d.c_offset >= s.next",
         )
@@ -316,6 +318,13 @@ impl Tables {
         .bind(&offsets)
         .fetch_all(&mut *transaction)
         .await?;
+        let (deletes, late): (Vec<_>, Vec<_>) = noted.into_iter().partition(|(_, gone)| *gone);
+        let keys = |noted: Vec<(serde_json::Value, bool)>| noted.into_iter().map(|(key, _)| key).collect();
+        let (deletes, late): (Vec<_>, Vec<_>) = (keys(deletes), keys(late));
+        if !late.is_empty() {
+            let rows = sqlx::query_scalar(AssertSqlSafe(table.sql.late.clone())).bind(&late);
+            upserts.extend(rows.fetch_all(&mut *transaction).await?);
+        }
         transaction.commit().await?;
         Ok(Some(Changes { upserts, deletes, position }))
     }
@@ -357,7 +366,7 @@ fn check_same(
     Ok(())
 }
 
-async fn position_of(connection: &mut sqlx::PgConnection, table: &Table) -> Result<Position, sqlx::Error> {
+async fn position_of(connection: &mut Session, table: &Table) -> Result<Position, sqlx::Error> {
     let rows = sqlx::query(
         "SELECT o.partition, o.next_offset FROM tidemill.consumer_offsets o JOIN tidemill.topics t USING (topic_id)
           WHERE o.group_name = $1 AND t.name = $2",

@@ -20,6 +20,7 @@ use super::topics::{self, TopicView};
 use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
+use crate::letters::LetterCount;
 use crate::log::hosts::{HostView, Hosts};
 use crate::log::offsets::GroupLag;
 use crate::pipeline::status::{FilesError, PipelineStatus};
@@ -49,6 +50,7 @@ struct Status<'a> {
     pipeline_files: Option<FilesError>,
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
+    dead_letters: Vec<LetterCount>,
     tables: Vec<TableInfo>,
     hosts: Vec<HostView>,
 }
@@ -107,9 +109,10 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
     let hosts = Hosts::new(state.log.pool().clone());
-    let (topics, lags, tables, hosts) = tokio::try_join!(
+    let (topics, lags, dead_letters, tables, hosts) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
+        async { state.letters().counts().await.map_err(ApiError::from) },
         async { state.tables.list().await.map_err(ApiError::from) },
         async { hosts.list().await.map_err(ApiError::from) },
     )?;
@@ -135,6 +138,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         pipeline_files: state.runtime.files_error(),
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
+        dead_letters,
         tables,
         hosts,
     };

@@ -6,7 +6,6 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgPool;
 use tokio::task::JoinError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +16,7 @@ use super::store::{Bucket, BucketError};
 use super::{segment, sweep};
 use crate::ids::{HostId, Offset, Partition};
 use crate::log::{Log, LogError};
+use crate::pg::pool::Pool;
 
 /// The object that says whose bucket it is.
 const OWNER: &str = "tidemill.json";
@@ -104,7 +104,7 @@ pub enum ArchiveError {
 
 /// Moves sealed segments into the bucket.
 pub struct Archiver {
-    pub(super) pool: PgPool,
+    pub(super) pool: Pool,
     pub(super) log: Log,
     pub(super) bucket: Bucket,
     pub(super) host: HostId,

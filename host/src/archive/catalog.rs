@@ -3,11 +3,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
-
 use super::parquet::Footer;
 use crate::ids::{Epoch, HostId, Micros, Offset, Partition, TopicId, TopicName};
 use crate::log::encode::stored_batch;
+use crate::pg::pool::Pool;
 use crate::record::StoredBatch;
 
 /// The right to archive one segment, until it is taken over.
@@ -47,7 +46,7 @@ pub enum CommitError {
 }
 
 /// Makes segments that hold no record `archived`: there is nothing to put. How many.
-pub async fn archive_empty(pool: &PgPool) -> Result<u64, sqlx::Error> {
+pub async fn archive_empty(pool: &Pool) -> Result<u64, sqlx::Error> {
     let done = sqlx::query(
         "UPDATE tidemill.segments s SET state = 'archived', archive_error = NULL FROM tidemill.topics t \
          WHERE t.topic_id = s.topic_id AND t.archive AND s.state = 'sealed' AND NOT EXISTS ( \
@@ -59,7 +58,7 @@ pub async fn archive_empty(pool: &PgPool) -> Result<u64, sqlx::Error> {
 }
 
 /// Takes the oldest sealed segment that nobody archives. None: there is nothing to do.
-pub async fn claim(pool: &PgPool, host: &HostId, ttl: Duration) -> Result<Option<Claim>, sqlx::Error> {
+pub async fn claim(pool: &Pool, host: &HostId, ttl: Duration) -> Result<Option<Claim>, sqlx::Error> {
     let row: Option<(i64, i32, String, i64, String, i64)> = sqlx::query_as(
         "SELECT segment_id, topic_id, topic, tidemill.micros(lower), table_name, epoch \
          FROM tidemill.claim_segment($1, make_interval(secs => $2))",
@@ -74,7 +73,7 @@ pub async fn claim(pool: &PgPool, host: &HostId, ttl: Duration) -> Result<Option
 }
 
 /// Keeps a claim for `ttl` from now on; false if it is lost.
-pub async fn renew(pool: &PgPool, claim: &Claim, ttl: Duration) -> Result<bool, sqlx::Error> {
+pub async fn renew(pool: &Pool, claim: &Claim, ttl: Duration) -> Result<bool, sqlx::Error> {
     let renewed = sqlx::query(
         "UPDATE tidemill.segments SET archive_until = clock_timestamp() + make_interval(secs => $3) \
          WHERE segment_id = $1 AND archive_epoch = $2 AND state = 'sealed'",
@@ -88,7 +87,7 @@ pub async fn renew(pool: &PgPool, claim: &Claim, ttl: Duration) -> Result<bool, 
 }
 
 /// Notes why an attempt failed, and leaves the segment alone for `pause`.
-pub async fn failed(pool: &PgPool, claim: &Claim, error: &str, pause: Duration) -> Result<(), sqlx::Error> {
+pub async fn failed(pool: &Pool, claim: &Claim, error: &str, pause: Duration) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE tidemill.segments SET archive_owner = NULL, archive_error = left($3, 1000), \
          archive_until = clock_timestamp() + make_interval(secs => $4) \
@@ -104,7 +103,7 @@ pub async fn failed(pool: &PgPool, claim: &Claim, error: &str, pause: Duration) 
 }
 
 /// What a sealed segment holds, by partition.
-pub async fn ranges(pool: &PgPool, segment: i64) -> Result<Vec<(Partition, Range<Offset>)>, sqlx::Error> {
+pub async fn ranges(pool: &Pool, segment: i64) -> Result<Vec<(Partition, Range<Offset>)>, sqlx::Error> {
     let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
         "SELECT partition, first_offset, next_offset FROM tidemill.segment_ranges \
          WHERE segment_id = $1 AND first_offset < next_offset ORDER BY partition",
@@ -120,7 +119,7 @@ pub async fn ranges(pool: &PgPool, segment: i64) -> Result<Vec<(Partition, Range
 
 /// Some batches of a sealed segment, from the one that begins with `from` on: about `bytes`, and at least one.
 pub async fn page(
-    pool: &PgPool,
+    pool: &Pool,
     claim: &Claim,
     partition: Partition,
     from: Offset,
@@ -140,7 +139,7 @@ pub async fn page(
 }
 
 /// Notes that an object is about to be put. False: the sweep is deleting one of that name, so try again later.
-pub async fn intend(pool: &PgPool, path: &str) -> Result<bool, sqlx::Error> {
+pub async fn intend(pool: &Pool, path: &str) -> Result<bool, sqlx::Error> {
     let noted = sqlx::query(
         "INSERT INTO tidemill.loose_objects AS l (path, reason) VALUES ($1, 'put') \
          ON CONFLICT ON CONSTRAINT loose_objects_pk DO UPDATE SET reason = 'put', since = clock_timestamp() \
@@ -153,7 +152,7 @@ pub async fn intend(pool: &PgPool, path: &str) -> Result<bool, sqlx::Error> {
 }
 
 /// Writes the objects of a segment into the catalog and makes it `archived`, in one transaction.
-pub async fn commit(pool: &PgPool, claim: &Claim, objects: &[NewObject]) -> Result<(), CommitError> {
+pub async fn commit(pool: &Pool, claim: &Claim, objects: &[NewObject]) -> Result<(), CommitError> {
     let table_bytes: i64 =
         sqlx::query_scalar("SELECT pg_total_relation_size(to_regclass(format('log.%I', $1::text)))")
             .bind(&claim.table)
@@ -215,7 +214,7 @@ fn insert<'q>(
 }
 
 /// The id that this database writes into its bucket.
-pub async fn installation(pool: &PgPool) -> Result<String, sqlx::Error> {
+pub async fn installation(pool: &Pool) -> Result<String, sqlx::Error> {
     let id: String = sqlx::query_scalar("SELECT id::text FROM tidemill.installation").fetch_one(pool).await?;
     Ok(id)
 }

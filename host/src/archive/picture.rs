@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use sqlx::FromRow;
-use sqlx::postgres::PgPool;
 
 use crate::ids::{Micros, TopicId};
+use crate::pg::pool::Pool;
 
 /// What of a topic is in the bucket, as the catalog has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, FromRow)]
@@ -37,7 +37,7 @@ pub struct SegmentInfo {
 
 /// What waits to be archived, of all topics: how many segments with records in them, and for how many seconds the oldest
 /// of them has been over. It is always some, since a segment is sealed first; while the bucket is away it grows.
-pub async fn waiting(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
+pub async fn waiting(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
     sqlx::query_as(
         "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(s.upper)), 0)::float8 \
            FROM tidemill.segments s JOIN tidemill.topics t USING (topic_id) \
@@ -49,7 +49,7 @@ pub async fn waiting(pool: &PgPool) -> Result<(i64, f64), sqlx::Error> {
 }
 
 /// What of a topic is in the bucket now.
-pub async fn cold_size(pool: &PgPool, topic: TopicId) -> Result<ColdSize, sqlx::Error> {
+pub async fn cold_size(pool: &Pool, topic: TopicId) -> Result<ColdSize, sqlx::Error> {
     sqlx::query_as("SELECT objects, records, bytes, hot_bytes FROM tidemill.cold_size($1)")
         .bind(topic.0)
         .fetch_one(pool)
@@ -58,7 +58,7 @@ pub async fn cold_size(pool: &PgPool, topic: TopicId) -> Result<ColdSize, sqlx::
 
 /// The newest segments of a topic, at most `most`, in the order of time. Those made ahead and still empty are left out,
 /// and those of which nothing is left anywhere.
-pub async fn segments(pool: &PgPool, topic: TopicId, most: u32) -> Result<Vec<SegmentInfo>, sqlx::Error> {
+pub async fn segments(pool: &Pool, topic: TopicId, most: u32) -> Result<Vec<SegmentInfo>, sqlx::Error> {
     let mut segments: Vec<SegmentInfo> = sqlx::query_as(
         "SELECT tidemill.micros(s.lower) AS lower, tidemill.micros(s.upper) AS upper, s.state, r.records, \
                 coalesce(pg_total_relation_size(to_regclass(format('log.%I', s.table_name))), 0) AS hot_bytes, \

@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::postgres::PgPool;
 use tokio::task::spawn_blocking;
 
 use super::objects::{Object, ObjectError, Objects};
 use super::parquet::{self, ParquetError};
 use crate::ids::{Offset, Partition, TopicId, TopicPartition};
 use crate::log::{FetchError, FetchLimits};
+use crate::pg::pool::Pool;
 use crate::record::{Record, StoredBatch};
 
 /// Offsets that are decoded at once.
@@ -33,7 +33,7 @@ pub struct ArchiveReader {
 
 #[derive(Debug)]
 struct Shared {
-    pool: PgPool,
+    pool: Pool,
     objects: Objects,
     /// The least recently used first.
     windows: Mutex<VecDeque<Window>>,
@@ -57,7 +57,7 @@ struct Found {
 }
 
 impl ArchiveReader {
-    pub fn new(pool: PgPool, objects: Objects) -> Self {
+    pub fn new(pool: Pool, objects: Objects) -> Self {
         let shared =
             Shared { pool, objects, windows: Mutex::default(), decoding: tokio::sync::Mutex::default() };
         Self { shared: Arc::new(shared) }

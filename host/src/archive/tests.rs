@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use sha2::Digest;
-use sqlx::postgres::PgPool;
 
 use super::*;
 use crate::clock::Clock;
@@ -14,6 +13,7 @@ use crate::config::plan::{Cold, Format, Hold, TopicPlan};
 use crate::ids::{GroupName, HostId};
 use crate::log::testing::*;
 use crate::log::{Log, Topic};
+use crate::pg::pool::Pool;
 use crate::pg::testing::TestDatabase;
 use crate::record::{Header, NewRecord, Record};
 use crate::segments::{Maintainer, MaintainerOptions};
@@ -160,12 +160,12 @@ fn host(name: &str) -> HostId {
     HostId(name.into())
 }
 
-async fn count(pool: &PgPool, sql: &'static str) -> i64 {
+async fn count(pool: &Pool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
 }
 
 /// The catalogued objects of a partition, each checked against its row, decoded.
-async fn cold(pool: &PgPool, bucket: &Bucket, folder: &std::path::Path, partition: u32) -> Vec<Record> {
+async fn cold(pool: &Pool, bucket: &Bucket, folder: &std::path::Path, partition: u32) -> Vec<Record> {
     let objects: Vec<(String, i64, i64, i64, String)> = sqlx::query_as(
         "SELECT path, first_offset, next_offset, bytes, sha256 FROM tidemill.objects WHERE partition = $1 ORDER BY 2",
     )

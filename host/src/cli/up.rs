@@ -32,6 +32,20 @@ pub struct UpArgs {
     /// A Postgres 15 or later to use instead of the embedded one.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<String>,
+    /// The database URL leads to a pooler in transaction mode, such as pgbouncer: nothing is then kept in a session. Costs
+    /// three more round trips for each statement that stands alone.
+    #[arg(long, env = "TIDEMILL_POOLER", requires = "database_url")]
+    pub pooler: bool,
+    /// Beside --pooler: a URL of the server itself. Used for LISTEN and for detaching old segments, over one connection
+    /// each; without it other hosts' records are found by polling only, once a second.
+    #[arg(
+        long,
+        env = "TIDEMILL_DIRECT_URL",
+        hide_env_values = true,
+        requires = "pooler",
+        value_name = "URL"
+    )]
+    pub direct_url: Option<String>,
     /// Where the host keeps its files.
     #[arg(long, env = "TIDEMILL_DATA_DIR", default_value = ".tidemill", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -77,6 +91,8 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let options = AppOptions {
         data_dir: args.data_dir,
         database_url: args.database_url,
+        pooler: args.pooler,
+        direct_url: args.direct_url,
         postgres_bin: args.postgres_bin,
         listen: args.listen,
         token: args.token,

@@ -30,10 +30,9 @@ mod write;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use sqlx::PgConnection;
-
 use crate::config::plan::Acks;
 use crate::ids::{Offset, Partition, TopicId, TopicPartition};
+use crate::pg::pool::Session;
 use crate::record::{Appended, NewRecord};
 
 use super::encode::{HeaderLists, Keys, Payloads, RowRecords, Timestamps};
@@ -95,7 +94,7 @@ pub struct InputRange {
 /// Appends within the caller's transaction and reserves dense offsets; they hold once it commits. The counter of the
 /// partition stays locked until then, so append last, in the order of (topic, partition), and tell
 /// [`super::Log::hub`] after the commit. More than a row holds becomes several rows.
-pub async fn append_in(conn: &mut PgConnection, batch: OutBatch<'_>) -> Result<Appended, AppendError> {
+pub async fn append_in(conn: &mut Session, batch: OutBatch<'_>) -> Result<Appended, AppendError> {
     if batch.records.is_empty() {
         return Err(AppendError::Invalid("an append needs at least one record".into()));
     }
@@ -109,7 +108,7 @@ pub async fn append_in(conn: &mut PgConnection, batch: OutBatch<'_>) -> Result<A
 }
 
 /// Writes the rows of a batch that is not empty.
-async fn insert(conn: &mut PgConnection, batch: &OutBatch<'_>) -> Result<Range<Offset>, sqlx::Error> {
+async fn insert(conn: &mut Session, batch: &OutBatch<'_>) -> Result<Range<Offset>, sqlx::Error> {
     let (mut base, mut next) = (None, 0);
     for rows in rows(batch.records) {
         let records = RowRecords(&[&batch.records[rows.clone()]]);

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use sqlx::PgPool;
 use sqlx::types::Json;
 
 use super::LogError;
 use crate::clock::rfc3339;
 use crate::ids::{HostId, Micros, Partition};
 use crate::pg::notify::HOSTS;
+use crate::pg::pool::Pool;
 
 /// How long a host and its leases last without a sign of life or a commit. A killed host is replaced after at most this and
 /// one look of the others.
@@ -63,11 +63,11 @@ pub struct Member {
 /// Reads and writes the roll. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hosts {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Hosts {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool }
     }
 

@@ -6,12 +6,13 @@
 //! Failure: when the answer to COMMIT is lost, [`Groups::standing`] or [`Groups::source_standing`] says what happened.
 
 use serde::Serialize;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::Row;
 
 use crate::config::plan::Start;
 use crate::ids::{Epoch, GroupName, HostId, Offset, Partition, PipelineName, StageName, TopicId, TopicName};
 use crate::log::hosts::LEASE_TTL;
 use crate::log::{LogError, SeekTarget};
+use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
 
 /// One partition of one group, owned by this process until somebody raises the epoch.
@@ -77,11 +78,11 @@ pub struct PartitionLag {
 /// Groups and leases. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Groups {
-    pool: PgPool,
+    pool: Pool,
 }
 
 impl Groups {
-    pub fn new(pool: PgPool) -> Self {
+    pub fn new(pool: Pool) -> Self {
         Self { pool }
     }
 
@@ -354,7 +355,7 @@ pub enum Deleted {
 /// Moves a group's offset, inside the transaction that holds what the batch led to. Must be its first statement: it takes
 /// the row lock that keeps a competing owner out until the commit.
 pub async fn advance_in(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     lease: &Lease,
     from: Offset,
     to: Offset,
@@ -379,9 +380,25 @@ pub async fn advance_in(
     if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
 }
 
+/// Holds a group's partition at the lease's epoch until the transaction ends, without moving it, and gives its offset. First
+/// statement, as above.
+pub async fn hold_in(connection: &mut Session, lease: &Lease) -> Result<Offset, CommitError> {
+    let offset: Option<i64> = sqlx::query_scalar(
+        "SELECT next_offset FROM tidemill.consumer_offsets
+          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 FOR NO KEY UPDATE",
+    )
+    .bind(lease.group.as_str())
+    .bind(lease.topic.0)
+    .bind(lease.partition as i32)
+    .bind(lease.epoch.0)
+    .fetch_optional(connection)
+    .await?;
+    offset.map(|offset| offset as Offset).ok_or(CommitError::Fenced)
+}
+
 /// Stores a producer's new position, inside the transaction that appends what it covers. First statement, as above.
 pub async fn advance_source_in(
-    connection: &mut PgConnection,
+    connection: &mut Session,
     lease: &SourceLease,
     position: &[u8],
 ) -> Result<(), CommitError> {

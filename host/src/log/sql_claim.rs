@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgPool, Row};
+use sqlx::Row;
+
+use crate::pg::pool::Pool;
 
 use super::testing::*;
 
 /// Takes up to `max` messages and keeps them in a table, or gives up half way.
-async fn work(pool: &PgPool, max: i32, fails: bool) -> usize {
+async fn work(pool: &Pool, max: i32, fails: bool) -> usize {
     let mut transaction = pool.begin().await.unwrap();
     let taken = sqlx::query(
         "INSERT INTO done SELECT partition, c_offset FROM tidemill.claim('workers', 'events', $1) RETURNING 1",

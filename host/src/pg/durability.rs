@@ -1,7 +1,8 @@
 //! What the server promises: whether a commit survives a crash, and whether the server is one that the log can use.
 
 use sqlx::FromRow;
-use sqlx::postgres::PgPool;
+
+use crate::pg::pool::Pool;
 
 use super::embedded::binaries::OLDEST;
 
@@ -66,7 +67,7 @@ impl Durability {
 
 /// Reads the settings, and refuses a server that the log cannot use. Saying the [`Durability::warnings`] out loud is the
 /// caller's part.
-pub async fn check(pool: &PgPool) -> Result<Durability, DurabilityError> {
+pub async fn check(pool: &Pool) -> Result<Durability, DurabilityError> {
     let found: Durability = sqlx::query_as(
         "SELECT split_part(current_setting('server_version'), ' ', 1) AS version, \
                 current_setting('server_version_num')::int AS version_number, \

@@ -1,19 +1,13 @@
 //! The schema: forward-only SQL files in `migrations/`, built into the program and applied at start.
 //!
-//! A migration is one transaction, and a lock of the database lets one host at a time apply them: others wait and then
-//! find the work done.
+//! All that is missing is applied in one transaction, and a lock that it holds lets one host at a time do it: others wait
+//! and then find the work done. Not by sqlx's own runner, which takes a lock of the session: a pooler does not keep that.
 
-use sqlx::migrate::{MigrateError as Cause, Migrator};
-use sqlx::postgres::PgPool;
+use sqlx::migrate::{Migration, Migrator};
 
-/// What is applied is written down in a table with its schema's name: without it, `search_path` decides, and that changes
-/// once there is a schema named after the role.
-fn migrations() -> Migrator {
-    let mut migrations = sqlx::migrate!("../migrations");
-    migrations.create_schema("tidemill");
-    migrations.dangerous_set_table_name("tidemill.migrations");
-    migrations
-}
+use crate::pg::pool::{Pool, Transaction};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Why the schema could not be brought up to date. The database is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -34,34 +28,91 @@ pub enum MigrateError {
         "the user of the database may not create what tidemill needs: {0}; let it create schemas: GRANT CREATE ON \
          DATABASE … TO …"
     )]
-    Denied(String),
+    Denied(sqlx::Error),
     #[error("cannot migrate the database: {0}")]
-    Other(#[source] Cause),
+    Postgres(#[source] sqlx::Error),
 }
 
 /// Applies what is missing.
-pub async fn migrate(pool: &PgPool) -> Result<(), MigrateError> {
-    migrations().run(pool).await.map_err(explain)
+pub async fn migrate(pool: &Pool) -> Result<(), MigrateError> {
+    let mut transaction = pool.begin().await?;
+    let applied = prepare(&mut transaction).await?;
+    for (version, checksum) in &applied {
+        match MIGRATIONS.iter().find(|migration| migration.version == *version) {
+            None => return Err(MigrateError::Newer(*version)),
+            Some(migration) if *migration.checksum != checksum[..] => {
+                return Err(MigrateError::Changed(*version));
+            }
+            Some(_) => {}
+        }
+    }
+    for migration in MIGRATIONS.iter() {
+        if !applied.iter().any(|(version, _)| *version == migration.version) {
+            apply(&mut transaction, migration).await?;
+        }
+    }
+    Ok(transaction.commit().await?)
 }
 
-fn explain(cause: Cause) -> MigrateError {
-    let denied = |error: &sqlx::Error| {
-        error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("42501"))
-    };
-    match cause {
-        Cause::VersionMissing(version) => MigrateError::Newer(version),
-        Cause::VersionMismatch(version) => MigrateError::Changed(version),
-        Cause::ExecuteMigration(error, _) | Cause::Execute(error) if denied(&error) => {
-            MigrateError::Denied(error.to_string())
+/// Takes the lock, and says what was applied: version and checksum. The table has its schema's name: without it,
+/// `search_path` decides, and that changes once there is a schema named after the role.
+async fn prepare(transaction: &mut Transaction) -> Result<Vec<(i64, Vec<u8>)>, MigrateError> {
+    for statement in [
+        "SELECT pg_advisory_xact_lock(hashtextextended('tidemill.migrations', 0))",
+        "CREATE SCHEMA IF NOT EXISTS tidemill",
+        "CREATE TABLE IF NOT EXISTS tidemill.migrations (
+            version        bigint PRIMARY KEY,
+            description    text NOT NULL,
+            installed_on   timestamptz NOT NULL DEFAULT now(),
+            success        boolean NOT NULL,
+            checksum       bytea NOT NULL,
+            execution_time bigint NOT NULL
+         )",
+    ] {
+        sqlx::raw_sql(statement).execute(&mut **transaction).await?;
+    }
+    Ok(sqlx::query_as("SELECT version, checksum FROM tidemill.migrations ORDER BY version")
+        .fetch_all(&mut **transaction)
+        .await?)
+}
+
+async fn apply(transaction: &mut Transaction, migration: &Migration) -> Result<(), MigrateError> {
+    let started = std::time::Instant::now();
+    let version = migration.version;
+    sqlx::raw_sql(migration.sql.clone()).execute(&mut **transaction).await.map_err(|source| {
+        match MigrateError::from(source) {
+            MigrateError::Postgres(source) => MigrateError::Failed { version, source },
+            denied => denied,
         }
-        Cause::ExecuteMigration(source, version) => MigrateError::Failed { version, source },
-        other => MigrateError::Other(other),
+    })?;
+    sqlx::query(
+        "INSERT INTO tidemill.migrations (version, description, success, checksum, execution_time)
+         VALUES ($1, $2, true, $3, $4)",
+    )
+    .bind(version)
+    .bind(&*migration.description)
+    .bind(&*migration.checksum)
+    .bind(i64::try_from(started.elapsed().as_nanos()).unwrap_or(i64::MAX))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+impl From<sqlx::Error> for MigrateError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) if database.code().as_deref() == Some("42501") => {
+                Self::Denied(error)
+            }
+            _ => Self::Postgres(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pg::pool;
     use crate::pg::testing::{database, empty_database};
 
     #[tokio::test]
@@ -81,7 +132,7 @@ mod tests {
             .fetch_one(&database.pool)
             .await
             .unwrap();
-        assert_eq!(usize::try_from(applied).unwrap(), migrations().iter().count());
+        assert_eq!(usize::try_from(applied).unwrap(), MIGRATIONS.iter().count());
     }
 
     #[tokio::test]
@@ -113,9 +164,8 @@ mod tests {
             database.name
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&database.pool).await.unwrap();
-        let options =
-            (*database.pool.connect_options()).clone().username(&format!("guest_{}", database.name));
-        let guest = PgPool::connect_with(options).await.unwrap();
+        let url = database.url.replace("//tidemill@", &format!("//guest_{}@", database.name));
+        let guest = pool::connect(&url, &Default::default()).await.unwrap();
         let error = migrate(&guest).await.unwrap_err();
         assert!(matches!(error, MigrateError::Denied(_)), "{error}");
         assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");

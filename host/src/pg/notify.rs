@@ -14,11 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::TopicId;
+use crate::pg::pool::Pool;
 
 mod listener;
 
@@ -28,6 +29,8 @@ pub const CHANNEL: &str = "tidemill_appended";
 pub const PLUGINS: &str = "tidemill_plugins";
 /// Says that a host came, is leaving, or has let go of a lease.
 pub const HOSTS: &str = "tidemill_hosts";
+/// Says that dead letters were queued; `tidemill.redrive` sends it.
+pub const LETTERS: &str = "tidemill_letters";
 
 /// The shortest time between two NOTIFYs of one hub.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -51,16 +54,18 @@ struct Shared {
     send: Notify,
     plugins: watch::Sender<()>,
     hosts: watch::Sender<()>,
+    letters: watch::Sender<()>,
 }
 
-/// Waits for a topic to grow, for [`PLUGINS`] or for [`HOSTS`]. Made before the first read, it misses nothing that comes after.
+/// Waits for a topic to grow, for [`PLUGINS`], [`HOSTS`] or [`LETTERS`]. Made before the first read, it misses nothing that
+/// comes after.
 #[derive(Debug)]
 pub struct Waiter(watch::Receiver<()>);
 
 impl NotifyHub {
-    /// Starts the tasks. `listen` is None behind a pooler, where LISTEN does not work: other processes' appends are
-    /// then found by polling only.
-    pub fn start(pool: PgPool, listen: Option<PgConnectOptions>) -> Self {
+    /// Starts the tasks. `listen` is None where there is only a pooler, through which LISTEN does not work: other
+    /// processes' appends are then found by polling only.
+    pub fn start(pool: Pool, listen: Option<PgConnectOptions>) -> Self {
         let shared = Arc::new(Shared {
             sender: format!("{:016x}", fastrand::u64(..)),
             topics: Mutex::default(),
@@ -68,6 +73,7 @@ impl NotifyHub {
             send: Notify::new(),
             plugins: watch::Sender::new(()),
             hosts: watch::Sender::new(()),
+            letters: watch::Sender::new(()),
         });
         let mut tasks = vec![tokio::spawn(notify(shared.clone(), pool))];
         if let Some(options) = listen {
@@ -102,6 +108,11 @@ impl NotifyHub {
     pub fn hosts(&self) -> Waiter {
         Waiter(self.shared.hosts.subscribe())
     }
+
+    /// Waits for [`LETTERS`] from now on.
+    pub fn letters(&self) -> Waiter {
+        Waiter(self.shared.letters.subscribe())
+    }
 }
 
 impl Waiter {
@@ -125,6 +136,7 @@ impl Shared {
     fn wake_all(&self) {
         self.plugins.send_replace(());
         self.hosts.send_replace(());
+        self.letters.send_replace(());
         locked(&self.topics).values().for_each(|waiters| {
             waiters.send_replace(());
         });
@@ -152,7 +164,7 @@ impl Shared {
 }
 
 /// Tells other processes. The first append goes out at once, those within the pause after it together.
-async fn notify(shared: Arc<Shared>, pool: PgPool) {
+async fn notify(shared: Arc<Shared>, pool: Pool) {
     loop {
         shared.send.notified().await;
         let topics = std::mem::take(&mut *locked(&shared.dirty));

@@ -1,13 +1,18 @@
-//! Connecting: URLs as psql takes them, sessions set up for short transactions, and errors that say what to do.
+//! Connecting: URLs as psql takes them, sessions set up for short transactions, and errors that say what to do. What is
+//! then done with a connection goes through [`Pool`] and its parts, which also know how to go through a pooler.
 //!
 //! No password is ever part of a message: use [`redact_url`] wherever a URL is printed or logged.
 
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
+
+mod session;
+
+pub use session::{Pool, Session, Transaction};
 
 /// One attempt to connect, log in and ask something.
 const ATTEMPT: Duration = Duration::from_secs(5);
@@ -53,9 +58,10 @@ pub struct PoolSettings {
     pub application_name: String,
     /// How long to wait at start for a server that does not answer yet.
     pub wait: Duration,
-    /// The URL leads to a pooler such as pgbouncer in transaction mode, which takes no session settings. Give the role
-    /// its timeouts there, and use pgbouncer 1.21 or later (prepared statements).
+    /// The URL leads to a pooler such as pgbouncer in transaction mode.
     pub pooler: bool,
+    /// Leads to the server itself, for what a pooler cannot carry. Only used with `pooler`.
+    pub direct_url: Option<String>,
 }
 
 impl Default for PoolSettings {
@@ -68,13 +74,18 @@ impl Default for PoolSettings {
             application_name: "tidemill".into(),
             wait: Duration::from_secs(10),
             pooler: false,
+            direct_url: None,
         }
     }
 }
 
 /// Connects, waiting a while for a server that does not answer yet, and gives a pool that reconnects by itself.
-pub async fn connect(url: &str, settings: &PoolSettings) -> Result<PgPool, ConnectError> {
-    let options = connect_options(url, settings)?;
+pub async fn connect(url: &str, settings: &PoolSettings) -> Result<Pool, ConnectError> {
+    let options = match settings.pooler {
+        true => pooler_options(url, settings)?,
+        false => connect_options(url, settings)?,
+    };
+    let direct = settings.direct_url.as_deref().map(|url| connect_options(url, settings)).transpose()?;
     let deadline = Instant::now() + settings.wait;
     let mut said = false;
     while let Err(error) = attempt(&options).await {
@@ -93,21 +104,40 @@ pub async fn connect(url: &str, settings: &PoolSettings) -> Result<PgPool, Conne
         }
         sleep(PAUSE).await;
     }
-    Ok(PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options);
+    Ok(match settings.pooler {
+        true => Pool::behind_pooler(pool, limits(settings), direct),
+        false => Pool::straight(pool),
+    })
 }
 
-/// The options of one session: for a connection beside the pool, such as the listener's.
-pub fn connect_options(url: &str, settings: &PoolSettings) -> Result<PgConnectOptions, ConnectError> {
+/// What bounds a transaction where sessions cannot be given settings.
+fn limits(settings: &PoolSettings) -> String {
+    format!(
+        "SET LOCAL statement_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}",
+        settings.statement_timeout.as_millis(),
+        settings.idle_in_transaction.as_millis()
+    )
+}
+
+/// Of a session with a pooler. Of the start-up parameters that sqlx sends pgbouncer refuses one unless it is configured
+/// not to, and the host has no use for it: it reads numbers in binary.
+fn pooler_options(url: &str, settings: &PoolSettings) -> Result<PgConnectOptions, ConnectError> {
+    Ok(given(url, settings)?.extra_float_digits(None))
+}
+
+fn given(url: &str, settings: &PoolSettings) -> Result<PgConnectOptions, ConnectError> {
     let options = parse_url(url)
-        .map_err(|error| ConnectError::Url { url: redact_url(url), reason: url_reason(error) })?
-        .application_name(&settings.application_name);
-    if settings.pooler {
-        return Ok(options);
-    }
-    Ok(options.options([
+        .map_err(|error| ConnectError::Url { url: redact_url(url), reason: url_reason(error) })?;
+    Ok(options.application_name(&settings.application_name))
+}
+
+/// The options of one session with a server, not with a pooler: for a connection beside the pool, such as the listener's.
+pub fn connect_options(url: &str, settings: &PoolSettings) -> Result<PgConnectOptions, ConnectError> {
+    Ok(given(url, settings)?.options([
         ("statement_timeout", settings.statement_timeout.as_millis().to_string()),
         ("idle_in_transaction_session_timeout", settings.idle_in_transaction.as_millis().to_string()),
         // The server finds out within a minute that a host is gone without a word, and lets go of its locks.

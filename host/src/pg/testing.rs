@@ -12,20 +12,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::Mutex;
 
 use super::datadir::DataDir;
 use super::embedded::{EmbeddedOptions, EmbeddedServer, NAME};
 use super::migrate::migrate;
-use super::pool::{self, PoolSettings};
+use super::pool::{self, Pool, PoolSettings};
 
 /// A database of one test's own.
 pub struct TestDatabase {
     pub name: String,
     pub url: String,
-    pub pool: PgPool,
+    pub pool: Pool,
 }
 
 /// A database with the schema in it.
@@ -41,7 +40,7 @@ pub async fn empty_database() -> TestDatabase {
 /// A clone of a database that `set_up` has filled. It runs once in a process for each `template` name.
 pub async fn database_with<F, T>(template: &'static str, set_up: F) -> TestDatabase
 where
-    F: FnOnce(PgPool) -> T,
+    F: FnOnce(Pool) -> T,
     T: Future<Output = ()>,
 {
     static READY: Mutex<Option<HashMap<&'static str, String>>> = Mutex::const_new(None);

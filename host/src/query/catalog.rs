@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 
 use sqlx::Row;
-use sqlx::postgres::PgPool;
 
 use super::protocol::Range;
 use crate::archive::objects::Object;
 use crate::ids::{Offset, Partition, TopicId};
+use crate::pg::pool::Pool;
 
 /// What a topic held at the moment of the snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ const SNAPSHOT: &str = "
     WHERE c.topic_id = ANY($1) ORDER BY c.topic_id, c.partition";
 
 /// Looks the topics up.
-pub async fn snapshot(pool: &PgPool, topics: &[TopicId]) -> Result<HashMap<TopicId, Holding>, sqlx::Error> {
+pub async fn snapshot(pool: &Pool, topics: &[TopicId]) -> Result<HashMap<TopicId, Holding>, sqlx::Error> {
     let ids: Vec<i32> = topics.iter().map(|topic| topic.0).collect();
     let rows = sqlx::query(SNAPSHOT).bind(ids).fetch_all(pool).await?;
     let mut holdings: HashMap<TopicId, Holding> = HashMap::new();
@@ -61,7 +61,7 @@ pub async fn snapshot(pool: &PgPool, topics: &[TopicId]) -> Result<HashMap<Topic
 }
 
 /// All objects that there are.
-pub async fn objects(pool: &PgPool) -> Result<Vec<Object>, sqlx::Error> {
+pub async fn objects(pool: &Pool) -> Result<Vec<Object>, sqlx::Error> {
     let rows = sqlx::query("SELECT path, bytes, sha256 FROM tidemill.objects").fetch_all(pool).await?;
     let object = |row: &sqlx::postgres::PgRow| -> Result<Object, sqlx::Error> {
         Ok(Object {

@@ -1,33 +1,37 @@
-//! DDL that must stand alone: DETACH CONCURRENTLY runs in no transaction. It gets a connection of its own, since the
-//! lock_timeout it sets must not stay on a pooled one.
+//! DDL that must not wait for long: everybody who wants the table queues behind it.
+//!
+//! DETACH CONCURRENTLY runs in no transaction, so its lock_timeout has to be a setting of the session: it gets a
+//! connection of its own to the server. Where there is only a pooler, which does not keep sessions apart, a plain DETACH
+//! in a transaction takes its place. That one needs the parent for itself, for a moment: host and SQL API name the
+//! segments, but a report over a whole topic makes it give up after 200 ms, to be tried again with the next tick.
 
-use std::sync::Arc;
-
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
-/// Everybody who wants the table queues behind DDL that waits for it, so it waits no longer.
-const LOCK_TIMEOUT: &str = "SET lock_timeout = '200ms'";
+use crate::pg::pool::Pool;
 
 /// Connects with the first statement.
-pub(super) struct Ddl {
-    options: Arc<PgConnectOptions>,
+pub(super) struct Ddl<'a> {
+    pool: &'a Pool,
     connection: Option<PgConnection>,
 }
 
-impl Ddl {
-    pub(super) fn new(pool: &PgPool) -> Self {
-        Self { options: pool.connect_options(), connection: None }
+impl<'a> Ddl<'a> {
+    pub(super) fn new(pool: &'a Pool) -> Self {
+        Self { pool, connection: None }
     }
 
     pub(super) async fn detach(&mut self, topic: &str, table: &str) -> Result<(), sqlx::Error> {
-        let (topic, table) = (quote(topic), quote(table));
-        self.run(format!("ALTER TABLE log.{topic} DETACH PARTITION log.{table} CONCURRENTLY")).await
+        let sql = format!("ALTER TABLE log.{} DETACH PARTITION log.{}", quote(topic), quote(table));
+        match self.pool.direct() {
+            Some(server) => self.alone(server, format!("{sql} CONCURRENTLY")).await,
+            None => self.in_transaction(sql).await,
+        }
     }
 
     pub(super) async fn finalize(&mut self, topic: &str, table: &str) -> Result<(), sqlx::Error> {
         let (topic, table) = (quote(topic), quote(table));
-        self.run(format!("ALTER TABLE log.{topic} DETACH PARTITION log.{table} FINALIZE")).await
+        self.in_transaction(format!("ALTER TABLE log.{topic} DETACH PARTITION log.{table} FINALIZE")).await
     }
 
     pub(super) async fn close(self) {
@@ -37,12 +41,19 @@ impl Ddl {
         }
     }
 
-    async fn run(&mut self, sql: String) -> Result<(), sqlx::Error> {
+    async fn in_transaction(&self, sql: String) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        transaction.execute("SET LOCAL lock_timeout = '200ms'").await?;
+        transaction.execute(AssertSqlSafe(sql)).await?;
+        transaction.commit().await
+    }
+
+    async fn alone(&mut self, server: &PgConnectOptions, sql: String) -> Result<(), sqlx::Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
-                let mut connection = PgConnection::connect_with(&self.options).await?;
-                connection.execute(LOCK_TIMEOUT).await?;
+                let mut connection = PgConnection::connect_with(server).await?;
+                connection.execute("SET lock_timeout = '200ms'").await?;
                 none.insert(connection)
             }
         };

@@ -4,22 +4,23 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::SpaceId;
+use crate::pg::pool::Pool;
 use crate::plugin::state::{Committed, Entries, READ_BYTES, Range, ReadError, Reading, Stored};
 
 pub(super) struct Source {
-    pool: PgPool,
+    pool: Pool,
     id: SpaceId,
     io: Handle,
 }
 
 impl Source {
-    pub(super) fn new(pool: PgPool, id: SpaceId, io: Handle) -> Self {
+    pub(super) fn new(pool: Pool, id: SpaceId, io: Handle) -> Self {
         Self { pool, id, io }
     }
 

@@ -6,10 +6,10 @@ use sqlx::PgPool;
 
 use crate::support::{Host, eventually, scratch, stderr};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Windows of one second, and one second for late messages.
-const PIPELINE: &str = r#"
+pub const PIPELINE: &str = r#"
 [pipeline]
 name = "windows"
 
@@ -29,7 +29,7 @@ batch = { records = 200 }
 "#;
 
 /// Messages with times that run and waver, so that some are late, in all partitions. Returns how many.
-async fn feed(pool: &PgPool, from: i64, count: i64) {
+pub async fn feed(pool: &PgPool, from: i64, count: i64) {
     for partition in 0..3 {
         sqlx::query(
             "SELECT tidemill.append_many('events',
@@ -47,11 +47,11 @@ async fn feed(pool: &PgPool, from: i64, count: i64) {
     }
 }
 
-async fn number(pool: &PgPool, sql: &'static str) -> i64 {
+pub async fn number(pool: &PgPool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-async fn caught_up(pool: &PgPool) {
+pub async fn caught_up(pool: &PgPool) {
     eventually("the counts catch up", PATIENCE, || async {
         number(pool, "SELECT coalesce(sum(lag), 0)::bigint FROM tidemill.lag").await == 0
     })
@@ -59,7 +59,7 @@ async fn caught_up(pool: &PgPool) {
 }
 
 /// Windows and late messages by the definition, from the log alone: (wrong windows, windows, late ones missing, late ones).
-async fn compare(pool: &PgPool) -> (i64, i64, i64, i64) {
+pub async fn compare(pool: &PgPool) -> (i64, i64, i64, i64) {
     sqlx::query_as(
         "WITH seen AS (
              SELECT partition, value->>'kind' AS kind, tidemill.micros(ts) AS at,

@@ -79,6 +79,13 @@ export interface Group {
   partitions: { partition: number; offset: number; end: number; lag: number; owner: string | null; epoch: number }[];
 }
 
+/** How many dead letters a group has, counted up to 100,000, and how many of them are to run again. */
+export interface LetterCount {
+  group: string;
+  letters: number;
+  queued: number;
+}
+
 export interface Status {
   version: string;
   host: string;
@@ -92,6 +99,7 @@ export interface Status {
   filesError: { error: string; at: number | null } | null;
   topics: Topic[];
   groups: Group[];
+  deadLetters: LetterCount[];
   tables: { name: string; stage: string; key: string[]; rows: number | null }[];
 }
 
@@ -116,6 +124,7 @@ export function parseStatus(value: unknown): Status {
     filesError: parseFilesError(object(o.pipeline_files)),
     topics: array(o.topics).map(object).map(parseTopic),
     groups: array(o.groups).map(object).map(parseGroup),
+    deadLetters: array(o.dead_letters).map(object).map((c) => ({ group: text(c.group), letters: number(c.letters), queued: number(c.queued) })),
     tables: array(o.tables).map(object).map((t) => ({
       name: text(t.name),
       stage: text(t.stage),

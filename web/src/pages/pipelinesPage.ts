@@ -4,6 +4,7 @@ import { h, reconcile, setText } from "../dom.ts";
 import { moment, rate, short, whole } from "../format.ts";
 import type { Group, HostView, Pipeline, Stage, Status } from "../net/status.ts";
 import { PluginRow } from "../panels/pluginRow.ts";
+import { href } from "../router.ts";
 import type { Page } from "./page.ts";
 
 const STAGE_COLUMNS = ["Stage", "State", "Reads", "Writes", "In /s", "Out /s", "In", "Out", "Refused", "Lag", "Restarts"] as const;
@@ -57,7 +58,8 @@ export class PipelinesPage implements Page {
     setText(this.empty, "No pipeline runs. Start one with: tidemill up pipelines/aircraft.toml");
     reconcile(this.pipelines, status.pipelines, (p) => p.name, pipelineCard, (card, p) => { this.updatePipeline(card, p); });
     this.showFiles(status.filesError);
-    reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupCard, updateGroup);
+    const letters = new Map(status.deadLetters.map(({ group, letters }) => [group, letters]));
+    reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupCard, (card, g) => { updateGroup(card, g, letters.get(g.group) ?? 0); });
   }
 
   private updatePipeline(card: HTMLElement, pipeline: Pipeline): void {
@@ -151,12 +153,17 @@ function groupCard(group: Group): HTMLElement {
   return h(
     "section",
     { class: "card" },
-    h("header", { class: "card-head" }, h("h3", {}, group.group), h("span", { class: "card-note" })),
+    h("header", { class: "card-head" }, h("h3", {}, group.group), h("span", { class: "card-note" }), h("a", { class: "letters-link", href: href({ page: "letters", group: group.group }), hidden: true })),
     table(["Partition", "Offset", "End", "Lag", "Epoch", "Owner"], `Partitions of group ${group.group}`),
   );
 }
 
-function updateGroup(card: HTMLElement, group: Group): void {
+function updateGroup(card: HTMLElement, group: Group, letters: number): void {
+  const link = card.querySelector<HTMLElement>(".letters-link");
+  if (link) {
+    link.hidden = letters === 0;
+    setText(link, `${whole(letters)} dead ${letters === 1 ? "letter" : "letters"}`);
+  }
   const note = card.querySelector(".card-note");
   if (note) setText(note, `reads ${group.topic} at ${rate(group.recordsPerSecond)}/s, ${whole(group.lag)} behind`);
   const body = card.querySelector("tbody");

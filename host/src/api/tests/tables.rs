@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sqlx::PgPool;
 
 use super::host::TestHost;
 use super::streaming::Events;
 use crate::config::plan::Start;
+use crate::pg::pool::Pool;
 use crate::tables::{ColumnSpec, ColumnType, Keeper, TableSpec};
 
 /// A host with a table that a stage of group `latest` would keep.
@@ -28,7 +28,7 @@ async fn with_table() -> TestHost {
 }
 
 /// What a stage's commit does: the row and the offset move together.
-async fn commit(pool: &PgPool, offset: i64, id: &str, n: Option<i64>) {
+async fn commit(pool: &Pool, offset: i64, id: &str, n: Option<i64>) {
     let mut transaction = pool.begin().await.unwrap();
     match n {
         Some(n) => sqlx::query(

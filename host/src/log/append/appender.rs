@@ -11,13 +11,13 @@ use std::collections::HashSet;
 use std::sync::{PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::ids::{Offset, TopicName, TopicPartition};
 use crate::pg::notify::NotifyHub;
+use crate::pg::pool::Pool;
 use crate::record::Appended;
 
 use super::super::AppendError;
@@ -33,7 +33,7 @@ const PATIENCE_MAX: Duration = Duration::from_millis(1);
 pub(super) struct Appender {
     target: TopicPartition,
     topic: TopicName,
-    pool: PgPool,
+    pool: Pool,
     hub: NotifyHub,
     queue: mpsc::Receiver<Request>,
     /// Taken from the queue, but not fit for the group before.
@@ -61,7 +61,7 @@ impl Appender {
     pub(super) fn new(
         target: TopicPartition,
         topic: TopicName,
-        pool: PgPool,
+        pool: Pool,
         hub: NotifyHub,
         queue: mpsc::Receiver<Request>,
     ) -> Self {
@@ -181,25 +181,30 @@ impl Appender {
     }
 
     async fn write(&self, group: &[Request]) -> Result<Outcome, (AppendError, Trouble)> {
-        // Apart, so that not getting a connection is never mistaken for losing one.
-        let mut connection = self.pool.acquire().await.map_err(|error| {
-            let trouble = match Trouble::of(&error) {
-                Trouble::Unknown => Trouble::Passing,
-                trouble => trouble,
-            };
-            (AppendError::Unavailable(error.to_string()), trouble)
-        })?;
         let written = match group {
             [request] if request.records.len() > ROW_RECORDS_MAX || request.bytes > ROW_BYTES_MAX => {
-                write::rows(&mut connection, self.target, request).await
+                let transaction = self.pool.begin().await.map_err(not_begun)?;
+                write::rows(transaction, self.target, request).await
             }
-            group => write::row(&mut connection, self.target, group).await,
+            group => {
+                let mut session = self.pool.acquire().await.map_err(not_begun)?;
+                write::row(&mut session, self.target, group).await
+            }
         };
         written.map_err(|error| {
             let trouble = Trouble::of(&error);
             (AppendError::of(error, &self.topic), trouble)
         })
     }
+}
+
+/// Apart, so that not getting a connection is never mistaken for losing one.
+fn not_begun(error: sqlx::Error) -> (AppendError, Trouble) {
+    let trouble = match Trouble::of(&error) {
+        Trouble::Unknown => Trouble::Passing,
+        trouble => trouble,
+    };
+    (AppendError::Unavailable(error.to_string()), trouble)
 }
 
 /// Answers the requests that are not to be appended and returns the others.

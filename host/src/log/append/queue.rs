@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::postgres::PgPool;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::ids::{Partition, TopicPartition};
 use crate::pg::notify::NotifyHub;
+use crate::pg::pool::Pool;
 use crate::record::{Appended, NewRecord};
 
 use super::super::{AppendError, LogOptions, Topic};
@@ -21,7 +21,7 @@ const UNIT: usize = 1024;
 
 /// The queues of all partitions of this process.
 pub(in crate::log) struct Appenders {
-    pool: PgPool,
+    pool: Pool,
     hub: NotifyHub,
     options: LogOptions,
     queues: Arc<Queues>,
@@ -58,7 +58,7 @@ pub(in crate::log) struct Slot {
 }
 
 impl Appenders {
-    pub(in crate::log) fn new(pool: PgPool, hub: NotifyHub, options: &LogOptions) -> Self {
+    pub(in crate::log) fn new(pool: Pool, hub: NotifyHub, options: &LogOptions) -> Self {
         Self {
             pool,
             hub,

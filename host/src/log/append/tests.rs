@@ -13,7 +13,7 @@ mod producers;
 mod stored;
 
 /// Holds the counters of all partitions, so that appends wait.
-async fn block(database: &TestDatabase) -> sqlx::Transaction<'static, sqlx::Postgres> {
+async fn block(database: &TestDatabase) -> crate::pg::pool::Transaction {
     let mut blocker = database.pool.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM tidemill.log_counter FOR UPDATE").execute(&mut *blocker).await.unwrap();
     blocker

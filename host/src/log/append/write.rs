@@ -1,9 +1,7 @@
 //! The two statements of the appender: several requests as one row, or one large request as several rows.
 
-use sqlx::Connection;
-use sqlx::postgres::PgConnection;
-
 use crate::ids::{Offset, Partition, TopicPartition};
+use crate::pg::pool::{Session, Transaction};
 use crate::record::Appended;
 
 use super::super::AppendError;
@@ -26,7 +24,7 @@ pub(super) enum Verdict {
 
 /// A group as one row: one statement, one commit.
 pub(super) async fn row(
-    connection: &mut PgConnection,
+    session: &mut Session,
     target: TopicPartition,
     group: &[Request],
 ) -> Result<Outcome, sqlx::Error> {
@@ -50,7 +48,7 @@ pub(super) async fn row(
     .bind(producers.seqs)
     .bind(producers.firsts)
     .bind(producers.counts)
-    .fetch_one(connection)
+    .fetch_one(session)
     .await?;
     Ok(match answer.base_offset {
         Some(base) => Outcome::Stored(base.cast_unsigned()),
@@ -60,11 +58,10 @@ pub(super) async fn row(
 
 /// One request that is too large for a row: several rows, one commit.
 pub(super) async fn rows(
-    connection: &mut PgConnection,
+    mut transaction: Transaction,
     target: TopicPartition,
     request: &Request,
 ) -> Result<Outcome, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
     if request.relaxed {
         sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
     }
@@ -98,7 +95,7 @@ pub(super) async fn rows(
 }
 
 async fn check(
-    connection: &mut PgConnection,
+    session: &mut Session,
     target: TopicPartition,
     producer: &ProducerSeq,
 ) -> Result<Verdict, sqlx::Error> {
@@ -110,7 +107,7 @@ async fn check(
     .bind(target.partition.cast_signed())
     .bind(producer.epoch)
     .bind(producer.seq)
-    .fetch_one(connection)
+    .fetch_one(session)
     .await?;
     Ok(Verdict::of(target.partition, &verdict, base, next, message))
 }
