@@ -10,6 +10,8 @@ mod judge;
 mod r1;
 mod r12;
 mod r13;
+mod r14;
+mod r15;
 mod r18;
 mod r2;
 mod r3;
@@ -40,6 +42,8 @@ pub const ALL: &[Case] = &[
     r8::CASE,
     r12::CASE,
     r13::CASE,
+    r14::CASE,
+    r15::CASE,
     r18::CASE,
     storm::CASE,
 ];
