@@ -21,8 +21,12 @@ use crate::report::{Verdict, Wanted};
 use crate::run::Run;
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R18", title: "listening sessions terminated", run: |run| terminate(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R18",
+    title: "listening sessions terminated",
+    endless: false,
+    run: |run| terminate(run).boxed(),
+};
 
 const PRODUCERS: u32 = 4;
 const RATE: f64 = 100.0;

@@ -18,8 +18,12 @@ use crate::report::{Verdict, Wanted};
 use crate::run::Run;
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R2", title: "Postgres stopped at once and started", run: |run| stops(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R2",
+    title: "Postgres stopped at once and started",
+    endless: false,
+    run: |run| stops(run).boxed(),
+};
 
 const HOSTS: usize = 2;
 const PRODUCERS: u32 = 4;

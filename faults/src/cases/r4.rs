@@ -28,7 +28,8 @@ use crate::report::{Verdict, Wanted};
 use crate::run::{Run, Scale};
 use crate::workload::{Load, produce};
 
-pub const CASE: Case = Case { id: "R4", title: "black holes before Postgres", run: |run| holes(run).boxed() };
+pub const CASE: Case =
+    Case { id: "R4", title: "black holes before Postgres", endless: false, run: |run| holes(run).boxed() };
 
 const PRODUCERS: u32 = 4;
 const RATE: f64 = 60.0;
@@ -113,7 +114,10 @@ async fn swallow(run: &Run, cluster: &Cluster, rounds: u32, lasts: Duration) -> 
         let (host, proxy) = (&cluster.hosts[0], &cluster.proxies[0]);
         let over = Arc::new(AtomicBool::new(false));
         let probing = tokio::spawn(probe(host.clone(), over.clone()));
-        proxy.set(mode);
+        match mode {
+            Mode::Lost => proxy.lose().await,
+            mode => proxy.set(mode),
+        }
         sleep(lasts).await;
         proxy.set(Mode::Pass);
         over.store(true, Ordering::Relaxed);

@@ -28,6 +28,7 @@ use crate::run::Run;
 pub const CASE: Case = Case {
     id: "R8",
     title: "16 writers that commit late, readers at the end",
+    endless: false,
     run: |run| late_commits(run).boxed(),
 };
 
