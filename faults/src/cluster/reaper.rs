@@ -10,18 +10,16 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// `$0` is the folder. Postgres is told to stop at once and waited for; a host is killed, also when it is stopped. A process
-/// that has ended and that nobody has asked for yet (a zombie) is gone.
+/// `$0` is the folder. Postgres is told to stop at once and waited for; a host is killed, also when it is stopped. One that
+/// has ended and that nobody waits for any more (Z) is no process to wait for.
 const REAPER: &str = r#"
     read -r _
     for file in "$0"/pids/*; do
         [ -f "$file" ] && kill -"$(cat "$file")" "${file##*/}" 2>/dev/null
     done
     for file in "$0"/pids/*; do
-        while true; do
-            case $(ps -o stat= -p "${file##*/}" 2>/dev/null) in ''|Z*) break ;; esac
-            sleep 0.1
-        done
+        while [ -f "$file" ] && kill -0 "${file##*/}" 2>/dev/null &&
+            ! grep -qs '^State:.*Z' "/proc/${file##*/}/status"; do sleep 0.1; done
     done
 "#;
 
