@@ -274,3 +274,6 @@ fn hurt(fault: Fault, whole: &Bytes) -> Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
