@@ -44,7 +44,7 @@ const BAD_BUCKET: f64 = 0.1;
 const ARCHIVED: Duration = Duration::from_secs(120);
 
 async fn storm(run: Run) -> Result<Verdict> {
-    let lasts = if run.scale == Scale::Fast { Duration::from_secs(12) } else { run.lasts };
+    let lasts = if run.scale == Scale::Fast { Duration::from_secs(8) } else { run.lasts };
     let ends = Instant::now() + lasts;
     let mut verdict = Verdict::default();
     for cycle in 0.. {
