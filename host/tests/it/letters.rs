@@ -456,3 +456,39 @@ async fn letters_run_by_the_version_that_was_just_pushed() {
     .await;
     assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await, 0);
 }
+
+/// Two hosts share the work, and one of them is killed in the middle of its redrives: the other one does the rest, once.
+#[tokio::test]
+async fn letters_of_a_host_that_dies_are_run_by_another() {
+    const LETTERS: i64 = 60;
+    let folder = scratch();
+    let keeper = Host::start(&folder.path().join("data"), &[]);
+    let file = pipeline(folder.path(), "breaker = { failures = 0 }");
+    let arguments = [file.as_str(), "--database-url", &keeper.postgres_url];
+    let survivor = Host::start(&folder.path().join("survivor"), &arguments);
+    let pool = keeper.pool().await;
+    produce(&survivor, "a", (0..LETTERS).map(|n| format!("trap {n}\n")).collect()).await;
+    eventually("all messages are done with", PATIENCE, || async { lag(&pool).await == 0 }).await;
+    execute(&pool, "UPDATE tidemill.dead_letters SET payload = convert_to(replace(convert_from(payload, 'UTF8'), 'trap', 'mended'), 'UTF8')").await;
+    let place = ("TIDEMILL_CRASH_AT", "letter.commit:20");
+    let mut victim = Host::start_with(&folder.path().join("victim"), &arguments, &[place]);
+    let owners = "SELECT count(DISTINCT owner) FROM tidemill.leases";
+    eventually("each host owns a group's partition", PATIENCE, || async { count(&pool, owners).await == 2 })
+        .await;
+    for group in ["first", "second"] {
+        assert!(survivor.cli(&["dlq", "redrive", "--group", group]).status.success());
+    }
+    eventually("the one host is killed", PATIENCE, || {
+        let ended = victim.ended();
+        async move { ended }
+    })
+    .await;
+    eventually("the other one has done all letters", PATIENCE, || async {
+        count(&pool, "SELECT count(*) FROM tidemill.dead_letters").await == 0
+    })
+    .await;
+    let wanted: String = (0..LETTERS).map(|n| format!("mended {n}\n")).collect();
+    for topic in ["out_first", "out_second"] {
+        assert_eq!(out(&survivor, topic), wanted, "{topic}");
+    }
+}
