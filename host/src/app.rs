@@ -9,10 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, ApiSettings, ApiState};
+use crate::archive::objects::{MIRROR_BYTES, Objects};
+use crate::archive::reader::ArchiveReader;
 use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketError, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::datadir::{DataDir, DataDirError};
@@ -22,6 +25,7 @@ use crate::pg::migrate::{self, MigrateError};
 use crate::pg::notify::NotifyHub;
 use crate::pg::pool::{self, ConnectError, PoolSettings, redact_url};
 use crate::pipeline::runtime::{ApplyError, Runtime};
+use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::pipeline::watch;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
@@ -175,26 +179,33 @@ impl App {
         }
         let hub = NotifyHub::start(pool.clone(), pool.direct().cloned());
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
-        let replay = Replay::new(log.clone());
+        let query_cache = data_dir.private_dir("query-cache")?;
+        let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;
+        let replay = Replay::with_archive(log.clone(), ArchiveReader::new(pool.clone(), objects.clone()));
         let (groups, tables) = (Groups::new(pool.clone()), Tables::new(pool.clone()));
+        let hosts = Hosts::new(pool.clone());
         let cache_dir = data_dir.private_dir("wasm-cache")?;
         let engine = PluginEngine::new(EngineOptions { cache_dir: Some(cache_dir), ..Default::default() })?;
         let host = data_dir.host_id().clone();
+        let url =
+            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
+        let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
+        let shares = Shares::new(hosts.clone(), member);
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
+            shares: shares.clone(),
             registry: Registry::new(pool.clone()),
             host: host.clone(),
         };
-        let query_cache = data_dir.private_dir("query-cache")?;
-        let queries = Queries::open(replay.clone(), bucket.clone(), &query_cache, QueryOptions::default())
-            .map_err(AppError::Queries)?;
+        // Of what a query reads, this is the part that is not archived.
+        let hot = Replay::new(log.clone());
+        let queries =
+            Queries::open(hot, objects, &query_cache, QueryOptions::default()).map_err(AppError::Queries)?;
         let runtime = Runtime::new(engine, services, tables.clone(), options.plugins);
 
         let (token, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let url =
-            listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let postgres_url = redact_url(&database);
         let state = ApiState::new(
             log.clone(),
@@ -231,10 +242,7 @@ impl App {
             _data_dir: data_dir,
         };
         let started = async {
-            groups
-                .register_host(&host, env!("CARGO_PKG_VERSION"), &url)
-                .await
-                .map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
+            shares.enter().await.map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
             runtime.apply(plan).await
         };
         if let Err(error) = started.await {
@@ -247,7 +255,8 @@ impl App {
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
-        app.tasks.spawn(runtime.keep_alive(token));
+        app.tasks.spawn(shares.keep(app.log.hub().clone(), token.clone()));
+        app.tasks.spawn(runtime.sample_rates(token));
         app.tasks.close();
         ready.set();
         Ok(app)

@@ -10,13 +10,16 @@
 //! When the bucket does not answer, segments wait in Postgres, which keeps serving; the error is in the segment's row.
 //!
 //! Reading order: [`parquet`] (records to files and back), [`store`] (the bucket), [`archiver`] (the task), `segment` (one
-//! segment, step by step), [`catalog`] (the SQL), `sweep`, [`picture`] (what is where), [`key`] (names of objects).
+//! segment, step by step), [`catalog`] (the SQL), `sweep`, [`picture`] (what is where), [`key`] (names of objects),
+//! [`objects`] and [`reader`] (the way back: whole objects, and records by offset).
 
 pub mod archiver;
 pub mod catalog;
 pub mod key;
+pub mod objects;
 pub mod parquet;
 pub mod picture;
+pub mod reader;
 pub mod store;
 
 mod segment;

@@ -175,7 +175,7 @@ name!(
 );
 
 /// One process. Persistent in the data directory, so that a restarted host takes its own leases over at once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct HostId(pub Arc<str>);
 

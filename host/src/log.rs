@@ -14,6 +14,7 @@ pub mod append;
 pub mod encode;
 pub mod error;
 pub mod fetch;
+pub mod hosts;
 pub mod offsets;
 pub mod origins;
 pub mod partitioner;

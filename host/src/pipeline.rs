@@ -2,7 +2,8 @@
 //!
 //! Start-up is a reload from the empty plan: [`runtime::Runtime::apply`] takes the difference between what runs and what is
 //! wanted, builds everything new first, and only then stops and starts. A stage's work is in [`consume`] and [`produce`],
-//! what one batch led to is in [`effects`], and [`commit`] writes it with the offset in one transaction.
+//! what one batch led to is in [`effects`], and [`commit`] writes it with the offset in one transaction. Which partitions
+//! this host runs, among several hosts, is in [`share`].
 //!
 //! While a stage runs it may get another component: [`watch`] sees files change, [`reload`] checks and decides, [`version`]
 //! is what tasks take over between two batches through [`current`]. A candidate may run beside a stage first: [`shadow`].
@@ -21,6 +22,7 @@ pub mod produce;
 pub mod reload;
 pub mod runtime;
 pub mod shadow;
+pub mod share;
 pub mod stage;
 pub mod status;
 pub mod supervisor;

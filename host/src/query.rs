@@ -15,7 +15,6 @@ mod catalog;
 mod child;
 pub mod error;
 mod hot;
-mod objects;
 pub mod protocol;
 mod views;
 mod worker;
@@ -33,11 +32,10 @@ pub use protocol::AnswerFormat;
 
 use answer::Sink;
 use hot::{HotFiles, HotOptions};
-use objects::Objects;
 use protocol::{Job, Limits};
 use views::Sources;
 
-use crate::archive::store::Bucket;
+use crate::archive::objects::Objects;
 use crate::replay::Replay;
 
 /// Bounds of queries.
@@ -61,8 +59,6 @@ pub struct QueryOptions {
     pub threads: u32,
     /// Bytes of files with records that are not archived yet.
     pub hot_bytes: u64,
-    /// Bytes of archived objects that are kept here, where the bucket is elsewhere.
-    pub mirror_bytes: u64,
 }
 
 impl Default for QueryOptions {
@@ -79,7 +75,6 @@ impl Default for QueryOptions {
             memory: 512 << 20,
             threads: u32::try_from(cores.min(4)).unwrap_or(1),
             hot_bytes: 2 << 30,
-            mirror_bytes: 20 << 30,
         }
     }
 }
@@ -115,14 +110,14 @@ struct Shared {
 
 impl Queries {
     /// `cache` is a folder for queries alone.
-    pub fn open(replay: Replay, bucket: Bucket, cache: &Path, options: QueryOptions) -> io::Result<Self> {
+    pub fn open(replay: Replay, objects: Objects, cache: &Path, options: QueryOptions) -> io::Result<Self> {
         std::fs::create_dir_all(cache)?;
         // DuckDB compares paths.
         let cache = cache.canonicalize()?;
         let sources = Sources {
             log: replay.log().clone(),
             hot: HotFiles::open(replay, HotOptions { folder: cache.join("hot"), bytes: options.hot_bytes })?,
-            objects: Objects::open(bucket, &cache, options.mirror_bytes)?,
+            objects,
         };
         let worker = worker::find()?;
         if !worker.is_file() {

@@ -66,6 +66,17 @@ impl StoredBatch {
     pub fn next_offset(&self) -> Offset {
         self.base_offset + self.records.len() as Offset
     }
+
+    /// Cuts off what is before `from`.
+    pub fn trim(&mut self, from: Offset) {
+        if let Some(skip) = from.checked_sub(self.base_offset)
+            && skip > 0
+        {
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.records.len());
+            self.records = self.records[skip..].into();
+            self.base_offset = from;
+        }
+    }
 }
 
 /// What an append reserved: `base_offset..next_offset` of a partition.

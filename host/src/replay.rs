@@ -1,13 +1,18 @@
 //! The one reader of topics. Whoever reads a topic (stages, HTTP streams, the command line) does it through a
 //! [`Cursor`], which takes turns over partitions, waits at the end, and knows where it stands.
+//!
+//! What has left Postgres comes from the bucket, and the reader does not notice where one ends and the other begins: a read
+//! that Postgres answers with "the log starts later" is made again there. A segment leaves Postgres only after its objects
+//! are in the catalog, so one of the two always has it.
 
 mod cursor;
 mod position;
 
 use std::sync::Arc;
 
+use crate::archive::reader::ArchiveReader;
 use crate::ids::{Offset, Partition};
-use crate::log::{FetchError, FetchLimits, Log, Topic};
+use crate::log::{FetchError, FetchLimits, Fetched, Log, Topic};
 
 pub use cursor::Cursor;
 pub use position::{Position, PositionError};
@@ -16,6 +21,7 @@ pub use position::{Position, PositionError};
 #[derive(Clone, Debug)]
 pub struct Replay {
     log: Log,
+    archive: Option<ArchiveReader>,
 }
 
 /// A read that cannot go on as it is.
@@ -27,8 +33,13 @@ pub struct ReplayError {
 }
 
 impl Replay {
+    /// Reads what is in Postgres, and nothing else.
     pub fn new(log: Log) -> Self {
-        Self { log }
+        Self { log, archive: None }
+    }
+
+    pub fn with_archive(log: Log, archive: ArchiveReader) -> Self {
+        Self { log, archive: Some(archive) }
     }
 
     pub fn log(&self) -> &Log {
@@ -43,7 +54,27 @@ impl Replay {
         positions: Vec<(Partition, Offset)>,
         limits: FetchLimits,
     ) -> Cursor {
-        Cursor::new(self.log.clone(), topic, positions, limits)
+        Cursor::new(self.clone(), topic, positions, limits)
+    }
+
+    /// The batches from an offset on, from where they are now.
+    async fn fetch(
+        &self,
+        topic: &Topic,
+        partition: Partition,
+        from: Offset,
+        limits: FetchLimits,
+    ) -> Result<Fetched, FetchError> {
+        let error = match (self.log.fetch(topic, partition, from, limits).await, &self.archive) {
+            (Err(error @ FetchError::OutOfRange { start, .. }), Some(archive)) if from < start => {
+                match archive.read(topic.id, partition, from, limits).await? {
+                    Some(batches) => return Ok(Fetched { batches }),
+                    None => error,
+                }
+            }
+            (fetched, _) => return fetched,
+        };
+        Err(error)
     }
 }
 

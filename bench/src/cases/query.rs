@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use tidemill::archive::objects::{MIRROR_BYTES, Objects};
 use tidemill::query::{Body, Queries, Query, QueryOptions};
 use tidemill::replay::Replay;
 use tokio::process::Command;
@@ -53,7 +54,12 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
 
     let cache = server.folder().join("query-cache");
     let bench = Bench {
-        queries: Queries::open(Replay::new(log.clone()), bucket, &cache, QueryOptions::default())?,
+        queries: Queries::open(
+            Replay::new(log.clone()),
+            Objects::open(bucket, &cache, MIRROR_BYTES)?,
+            &cache,
+            QueryOptions::default(),
+        )?,
         cli: cli().await?,
         root: server.folder().join("query-bucket"),
         records: scale.queried as u64,

@@ -212,6 +212,11 @@ impl From<FetchError> for ApiError {
             FetchError::OutOfRange { partition, from, start, end } => {
                 Self::out_of_range(partition, from, start, end)
             }
+            FetchError::Archived { damaged: true, .. } => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "archive_damaged", message)
+            }
+            FetchError::Archived { .. } => Self::unavailable("bucket_unavailable", message)
+                .hint("the host tries again; see that the bucket can be reached"),
             FetchError::TopicGone => Self::not_found("topic_not_found", message),
             FetchError::Unavailable(_) => Self::no_postgres(message),
             FetchError::Postgres(error) => Self::postgres(&error),

@@ -108,7 +108,7 @@ pub async fn seek(
     let within = super::start::Start::Target(target.clone());
     let begin = super::start::resolve(&state, &topic, &within, seek.partition).await?;
     match target {
-        SeekTarget::Earliest | SeekTarget::Latest | SeekTarget::Time(_) => {
+        SeekTarget::Earliest | SeekTarget::Hot | SeekTarget::Latest | SeekTarget::Time(_) => {
             state.groups.seek(&group, &seek.topic, &target, seek.partition, seek.clear_state).await?;
         }
         SeekTarget::Offset(_) | SeekTarget::Tail(_) => {

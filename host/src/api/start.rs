@@ -30,7 +30,7 @@ impl FromStr for Start {
             return Ok(Self::Target(target));
         }
         text.parse().map(Self::Position).map_err(|_| {
-            "it is earliest, latest, an offset, a time such as 2026-01-01T00:00:00Z, tail:N, or a position such as \
+            "it is earliest, hot, latest, an offset, a time such as 2026-01-01T00:00:00Z, tail:N, or a position such as \
              0:120,1:99"
                 .to_string()
         })
@@ -61,7 +61,7 @@ pub async fn resolve(
         let offset = match start {
             Start::Position(position) => match position.get(bound.partition) {
                 Some(offset) => within(&bound, offset)?,
-                None => bound.start,
+                None => bound.first,
             },
             Start::Target(target) => one(state, topic, &bound, target, only.is_some()).await?,
         };
@@ -128,19 +128,20 @@ async fn one(
     strict: bool,
 ) -> Result<Offset, ApiError> {
     match target {
-        SeekTarget::Earliest => Ok(bound.start),
+        SeekTarget::Earliest => Ok(bound.first),
+        SeekTarget::Hot => Ok(bound.start),
         SeekTarget::Latest => Ok(bound.next),
-        SeekTarget::Tail(records) => Ok(bound.next.saturating_sub(*records).max(bound.start)),
+        SeekTarget::Tail(records) => Ok(bound.next.saturating_sub(*records).max(bound.first)),
         SeekTarget::Offset(offset) if strict => within(bound, *offset),
         // Asked of all partitions, an offset that one of them has not reached or has dropped is read as near as it goes.
-        SeekTarget::Offset(offset) => Ok((*offset).clamp(bound.start, bound.next)),
+        SeekTarget::Offset(offset) => Ok((*offset).clamp(bound.first, bound.next)),
         SeekTarget::Time(_) => Ok(state.log.resolve(topic, bound.partition, target).await?),
     }
 }
 
 fn within(bound: &Bounds, offset: Offset) -> Result<Offset, ApiError> {
-    if (bound.start..=bound.next).contains(&offset) {
+    if (bound.first..=bound.next).contains(&offset) {
         return Ok(offset);
     }
-    Err(ApiError::out_of_range(bound.partition, offset, bound.start, bound.next))
+    Err(ApiError::out_of_range(bound.partition, offset, bound.first, bound.next))
 }

@@ -20,6 +20,7 @@ use super::topics::{self, TopicView};
 use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
+use crate::log::hosts::{HostView, Hosts};
 use crate::log::offsets::GroupLag;
 use crate::pipeline::status::{FilesError, PipelineStatus};
 use crate::tables::TableInfo;
@@ -49,6 +50,7 @@ struct Status<'a> {
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
     tables: Vec<TableInfo>,
+    hosts: Vec<HostView>,
 }
 
 #[derive(Serialize)]
@@ -104,10 +106,12 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 }
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
-    let (topics, lags, tables) = tokio::try_join!(
+    let hosts = Hosts::new(state.log.pool().clone());
+    let (topics, lags, tables, hosts) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
         async { state.tables.list().await.map_err(ApiError::from) },
+        async { hosts.list().await.map_err(ApiError::from) },
     )?;
     let settings = &state.settings;
     let durability = &settings.durability;
@@ -132,6 +136,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
         tables,
+        hosts,
     };
     serde_json::to_vec(&status).map(Bytes::from).map_err(|error| {
         ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())

@@ -35,6 +35,9 @@ pub struct TopicView {
     records: u64,
     /// Appended, averaged over some seconds; null until that is known.
     records_per_second: Option<f64>,
+    /// From the bucket on, where that has some.
+    first_offsets: Vec<Offset>,
+    /// In Postgres.
     start_offsets: Vec<Offset>,
     next_offsets: Vec<Offset>,
     segment: String,
@@ -180,6 +183,7 @@ async fn view(state: &ApiState, topic: &Topic) -> Result<TopicView, ApiError> {
         format: topic.format,
         records,
         records_per_second: state.rates.of_topic(topic.name.as_str()),
+        first_offsets: bounds.iter().map(|b| b.first).collect(),
         start_offsets: bounds.iter().map(|b| b.start).collect(),
         next_offsets: bounds.iter().map(|b| b.next).collect(),
         segment: short(topic.segment),

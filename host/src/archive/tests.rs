@@ -20,6 +20,7 @@ use crate::segments::{Maintainer, MaintainerOptions};
 
 mod crash;
 mod measure;
+mod reading;
 mod retention;
 mod s3;
 

@@ -9,7 +9,7 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use super::client::ClientArgs;
-use super::client::views::{Pipeline, Status, TableInfo};
+use super::client::views::{HostInfo, Pipeline, Status, TableInfo};
 use super::group::group_table;
 use super::output::{count, plain, print, print_json, rate, seconds, short_digest, size, table};
 use super::topic::topic_table;
@@ -90,6 +90,10 @@ fn screen(status: &Status) -> String {
     section(&mut out, "topics", &topic_table(&status.topics));
     section(&mut out, "consumer groups", &group_table(&status.groups));
     section(&mut out, "tables", &table_table(&status.tables));
+    // One host alone is the one at the top.
+    if status.hosts.len() > 1 {
+        section(&mut out, "hosts", &host_table(&status.hosts));
+    }
     out
 }
 
@@ -179,6 +183,15 @@ fn table_table(tables: &[TableInfo]) -> Table {
     out
 }
 
+fn host_table(hosts: &[HostInfo]) -> Table {
+    let mut out = table(&["HOST", "VERSION", "URL", ">LEASES"]);
+    for host in hosts {
+        let url = host.url.as_deref().unwrap_or("-");
+        out.add_row([plain(&host.host), plain(&host.version), plain(url), count(host.leases)]);
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,11 +209,13 @@ mod tests {
                 "records_in_per_second": 0.0, "records_out_per_second": 999.8, "lag": null, "tasks": [] }] }],
             "topics": [], "groups": [{ "group": "latest", "topic": "positions", "stage": null, "lag": 1234,
                 "records_per_second": 10.0, "partitions": [] }],
-            "tables": []
+            "tables": [], "hosts": [
+                { "host": "h-1", "version": "0.1.0", "url": "http://127.0.0.1:8080", "leases": 3 },
+                { "host": "h-2", "version": "0.1.0", "url": null, "leases": 2 }]
         }))
         .unwrap();
         let screen = screen(&status);
-        for part in ["fsync off", "1,000/s", "1,234", "fleet is backoff: trap", "1.0 MiB"] {
+        for part in ["fsync off", "1,000/s", "1,234", "fleet is backoff: trap", "1.0 MiB", "h-2   0.1.0"] {
             assert!(screen.contains(part), "{part:?} is not in\n{screen}");
         }
         assert!(!screen.contains('\u{1b}'), "{screen}");

@@ -79,6 +79,9 @@ pub enum AppendError {
 pub enum FetchError {
     #[error("offset {from} of partition {partition} is out of range: the log holds {start} up to {end}")]
     OutOfRange { partition: Partition, from: Offset, start: Offset, end: Offset },
+    /// It has left Postgres, and the bucket does not give it now. `damaged`: it will not get better by itself.
+    #[error("offset {from} of partition {partition} is in the bucket: {reason}")]
+    Archived { partition: Partition, from: Offset, reason: String, damaged: bool },
     #[error("the topic is gone")]
     TopicGone,
     #[error("postgres is not available: {0}")]

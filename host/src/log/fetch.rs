@@ -60,7 +60,7 @@ impl Log {
             }
         }
         if let Some(first) = batches.first_mut() {
-            trim(first, from);
+            first.trim(from);
         }
         Ok(Fetched { batches })
     }
@@ -148,17 +148,6 @@ impl Log {
 fn is_worth_repeating(error: &sqlx::Error) -> bool {
     matches!(Trouble::of(error), Trouble::Passing | Trouble::Unknown)
         || matches!(code(error), "42P01" | "0A000" | "XX000")
-}
-
-/// Cuts off what is before `from`.
-fn trim(batch: &mut StoredBatch, from: Offset) {
-    if let Some(skip) = from.checked_sub(batch.base_offset)
-        && skip > 0
-    {
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(batch.records.len());
-        batch.records = batch.records[skip..].into();
-        batch.base_offset = from;
-    }
 }
 
 #[cfg(test)]

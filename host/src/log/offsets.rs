@@ -5,22 +5,15 @@
 //! Bound: a lease lasts [`LEASE_TTL`] on the database's clock; every commit and one heartbeat per host renew it.
 //! Failure: when the answer to COMMIT is lost, [`Groups::standing`] or [`Groups::source_standing`] says what happened.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use sqlx::Row;
 
 use crate::config::plan::Start;
 use crate::ids::{Epoch, GroupName, HostId, Offset, Partition, PipelineName, StageName, TopicId, TopicName};
+use crate::log::hosts::LEASE_TTL;
 use crate::log::{LogError, SeekTarget};
 use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
-
-/// How long a lease lasts without a commit or a heartbeat. A killed host is replaced after at most this.
-pub const LEASE_TTL: Duration = Duration::from_secs(8);
-
-/// How often a host renews what it holds.
-pub const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// One partition of one group, owned by this process until somebody raises the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +57,7 @@ pub struct GroupLag {
     /// The stage that runs the group, as `pipeline/stage`.
     pub stage: Option<String>,
     pub lag: u64,
-    /// Messages of `lag` that have left Postgres before the group read them. They cannot be read by the group.
+    /// Messages of `lag` that have left Postgres before the group read them: it reads them from the bucket, if that has them.
     pub behind_hot: u64,
     pub partitions: Vec<PartitionLag>,
 }
@@ -345,36 +338,6 @@ impl Groups {
         .bind(lease.pipeline.as_str())
         .bind(lease.stage.as_str())
         .bind(lease.epoch.0)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Renews every lease of a host in one go.
-    pub async fn heartbeat(&self, owner: &HostId) -> Result<(), LogError> {
-        for renew in [
-            "UPDATE tidemill.consumer_offsets SET expires_at = clock_timestamp() + $2 WHERE owner = $1",
-            "UPDATE tidemill.sources SET expires_at = clock_timestamp() + $2 WHERE owner = $1",
-        ] {
-            sqlx::query(renew).bind(&*owner.0).bind(LEASE_TTL).execute(&self.pool).await?;
-        }
-        sqlx::query("UPDATE tidemill.hosts SET seen_at = clock_timestamp() WHERE host_id = $1")
-            .bind(&*owner.0)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
-    }
-
-    /// Writes down that this host runs.
-    pub async fn register_host(&self, host: &HostId, version: &str, url: &str) -> Result<(), LogError> {
-        sqlx::query(
-            "INSERT INTO tidemill.hosts (host_id, version, url) VALUES ($1, $2, $3)
-             ON CONFLICT ON CONSTRAINT hosts_pk DO UPDATE
-                SET version = excluded.version, url = excluded.url, started_at = now(), seen_at = now()",
-        )
-        .bind(&*host.0)
-        .bind(version)
-        .bind(url)
         .execute(&self.pool)
         .await?;
         Ok(())

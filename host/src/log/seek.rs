@@ -1,4 +1,4 @@
-//! Places in a log that people name: its ends, an offset, a time, the last few records.
+//! Places in a log that people name: its ends, where Postgres has it from, an offset, a time, the last few records.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,15 +9,17 @@ use crate::ids::{Micros, Offset, Partition};
 use super::error::{Trouble, code};
 use super::{FetchError, Log, LogError, Topic};
 
-/// `earliest`, `latest`, an offset, an RFC 3339 time, or `tail:N`.
+/// `earliest`, `hot`, `latest`, an offset, an RFC 3339 time, or `tail:N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeekTarget {
-    /// The first record that Postgres holds.
+    /// The first record that there is, in the bucket or in Postgres.
     Earliest,
+    /// The first record that Postgres holds.
+    Hot,
     /// After the last record.
     Latest,
     Offset(Offset),
-    /// The first batch that was appended at or after this time.
+    /// The first batch that was appended at or after this time; in the bucket, the start of the segment that holds it.
     Time(Micros),
     /// The last so many records of each partition, or as many as there are.
     Tail(u64),
@@ -26,7 +28,7 @@ pub enum SeekTarget {
 /// A text that is none of the forms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a place in a log: use earliest, latest, an offset, tail:N, or a time such as 2026-01-31T12:00:00Z"
+    "{0:?} is not a place in a log: use earliest, hot, latest, an offset, tail:N, or a time such as 2026-01-31T12:00:00Z"
 )]
 pub struct SeekTargetError(String);
 
@@ -37,6 +39,7 @@ impl FromStr for SeekTarget {
         let error = || SeekTargetError(text.chars().take(80).collect());
         match text {
             "earliest" => Ok(Self::Earliest),
+            "hot" => Ok(Self::Hot),
             "latest" => Ok(Self::Latest),
             _ => match text.strip_prefix("tail:") {
                 Some(count) => count.parse().map(Self::Tail).map_err(|_| error()),
@@ -53,6 +56,7 @@ impl fmt::Display for SeekTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Earliest => f.write_str("earliest"),
+            Self::Hot => f.write_str("hot"),
             Self::Latest => f.write_str("latest"),
             Self::Offset(offset) => offset.fmt(f),
             Self::Time(at) => f.write_str(&rfc3339(*at)),
@@ -72,6 +76,7 @@ impl Log {
     ) -> Result<Offset, LogError> {
         let sql = match to {
             SeekTarget::Earliest => "SELECT tidemill.resolve_offset($1, $2, 'earliest') + 0 * $3",
+            SeekTarget::Hot => "SELECT tidemill.resolve_offset($1, $2, 'hot') + 0 * $3",
             SeekTarget::Latest => "SELECT tidemill.resolve_offset($1, $2, 'latest') + 0 * $3",
             SeekTarget::Offset(_) => "SELECT tidemill.resolve_offset($1, $2, $3::text)",
             SeekTarget::Time(_) => "SELECT tidemill.offset_at($1, $2, tidemill.from_micros($3))",
@@ -81,7 +86,7 @@ impl Log {
             }
         };
         let wanted = match to {
-            SeekTarget::Earliest | SeekTarget::Latest => 0,
+            SeekTarget::Earliest | SeekTarget::Hot | SeekTarget::Latest => 0,
             SeekTarget::Offset(offset) => i64::try_from(*offset).unwrap_or(i64::MAX),
             SeekTarget::Time(at) => *at,
             SeekTarget::Tail(count) => i64::try_from(*count).unwrap_or(i64::MAX),

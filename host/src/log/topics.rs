@@ -47,10 +47,11 @@ pub struct Topic {
     pub created_at: Micros,
 }
 
-/// The offsets of a partition that can be read from Postgres: `start..next`.
+/// The offsets of a partition that can be read: from the bucket `first..start`, from Postgres `start..next`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bounds {
     pub partition: Partition,
+    pub first: Offset,
     pub start: Offset,
     pub next: Offset,
 }
@@ -225,15 +226,17 @@ impl Log {
 
     /// The readable offsets of each partition, in order.
     pub async fn bounds(&self, topic: TopicId) -> Result<Vec<Bounds>, LogError> {
-        let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
-            "SELECT c.partition, s.start_offset, c.next_offset FROM tidemill.log_counter c \
+        let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(
+            "SELECT c.partition, tidemill.first_offset(c.topic_id, c.partition), s.start_offset, c.next_offset \
+             FROM tidemill.log_counter c \
              JOIN tidemill.log_start s USING (topic_id, partition) WHERE c.topic_id = $1 ORDER BY c.partition",
         )
         .bind(topic.0)
         .fetch_all(self.pool())
         .await?;
-        let bounds = |(partition, start, next): (i32, i64, i64)| Bounds {
+        let bounds = |(partition, first, start, next): (i32, i64, i64, i64)| Bounds {
             partition: partition.cast_unsigned(),
+            first: first.cast_unsigned(),
             start: start.cast_unsigned(),
             next: next.cast_unsigned(),
         };

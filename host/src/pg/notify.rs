@@ -27,6 +27,8 @@ mod listener;
 pub const CHANNEL: &str = "tidemill_appended";
 /// Says that a stage is to run another plugin; the migration that makes `tidemill.stage_plugins` sends it.
 pub const PLUGINS: &str = "tidemill_plugins";
+/// Says that a host came, is leaving, or has let go of a lease.
+pub const HOSTS: &str = "tidemill_hosts";
 
 /// The shortest time between two NOTIFYs of one hub.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -49,9 +51,10 @@ struct Shared {
     dirty: Mutex<BTreeSet<TopicId>>,
     send: Notify,
     plugins: watch::Sender<()>,
+    hosts: watch::Sender<()>,
 }
 
-/// Waits for a topic to grow, or for [`PLUGINS`]. Made before the first read, it misses nothing that comes after.
+/// Waits for a topic to grow, for [`PLUGINS`] or for [`HOSTS`]. Made before the first read, it misses nothing that comes after.
 #[derive(Debug)]
 pub struct Waiter(watch::Receiver<()>);
 
@@ -65,6 +68,7 @@ impl NotifyHub {
             dirty: Mutex::default(),
             send: Notify::new(),
             plugins: watch::Sender::new(()),
+            hosts: watch::Sender::new(()),
         });
         let mut tasks = vec![tokio::spawn(notify(shared.clone(), pool))];
         if let Some(options) = listen {
@@ -94,6 +98,11 @@ impl NotifyHub {
     pub fn plugins(&self) -> Waiter {
         Waiter(self.shared.plugins.subscribe())
     }
+
+    /// Waits for [`HOSTS`] from now on.
+    pub fn hosts(&self) -> Waiter {
+        Waiter(self.shared.hosts.subscribe())
+    }
 }
 
 impl Waiter {
@@ -116,6 +125,7 @@ impl Shared {
 
     fn wake_all(&self) {
         self.plugins.send_replace(());
+        self.hosts.send_replace(());
         locked(&self.topics).values().for_each(|waiters| {
             waiters.send_replace(());
         });

@@ -19,13 +19,15 @@ use super::commit::{Step, commit};
 use super::current::{Current, is_of_the_host};
 use super::effects::{DeadKind, DeadLetter, Effects};
 use super::intake::Intake;
-use super::stage::{Stage, StageError, state_limits};
+use super::share::Share;
+use super::stage::{Services, Stage, StageError, state_limits};
 use super::status::State;
 use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition};
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
+use crate::pg::notify::Waiter;
 use crate::plugin::{CallError, Context, Grant, Instance, Seed};
 use crate::record::Record;
 use crate::replay::ReplayError;
@@ -35,10 +37,13 @@ use call::{Answer, ask, messages};
 /// How long a look at the log waits before the task checks whether it should stop.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a task asks for a partition that another host holds.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a task waits for its share before it says that it is idle.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// Runs one partition until the token is cancelled or something ends it.
+/// How often a task asks for a partition of its share that another host still holds, when nobody says that it is free.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Runs one partition, while it is in this host's share, until the token is cancelled or something ends it.
 pub async fn run(
     stage: Arc<Stage>,
     partition: Partition,
@@ -47,36 +52,75 @@ pub async fn run(
     let (Some(topic), Some(input)) = (&stage.input, &stage.plan.input) else {
         return Err(StageError::Fatal("a stage of this kind needs a topic to read".to_string()));
     };
-    let groups = &stage.services.groups;
+    let Services { groups, shares, host, .. } = &stage.services;
     let label = stage.label();
-    loop {
-        let acquired = groups.acquire(&input.group, topic.id, partition, &stage.services.host, &label).await;
-        let lease = match acquired.map_err(|error| StageError::Again(error.to_string()))? {
-            Some(lease) => lease,
-            None => {
-                stage.cell.set(partition, State::Idle, Some("another host holds this partition".to_string()));
-                if stopped(&token, ASK_AGAIN).await {
-                    return Ok(());
-                }
-                continue;
-            }
+    let mut turn = Turn::new(&stage, partition);
+    while turn.comes(&token).await {
+        let acquired = groups.acquire(&input.group, topic.id, partition, host, &label).await;
+        let Some(lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
+            turn.wait(&token).await;
+            continue;
         };
+        let held = token.child_token();
         let ended = match Task::new(&stage, topic.clone(), &lease).await {
-            Ok(mut task) => task.run(&token).await,
+            Ok(mut task) => turn.share.during(&held, task.run(&held)).await,
             Err(error) => Err(error),
         };
-        match ended {
+        if let Err(StageError::Fenced { .. }) = ended {
             // A seek or another host: look again who owns it.
-            Err(StageError::Fenced { .. }) => {
-                tracing::info!(stage = label, partition, "lease lost, asking again")
-            }
-            ended => {
-                if let Err(error) = groups.release(&lease).await {
-                    tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out");
-                }
-                return ended;
+            tracing::info!(stage = label, partition, "lease lost, asking again");
+            continue;
+        }
+        match groups.release(&lease).await {
+            Ok(()) => shares.released().await,
+            Err(error) => {
+                tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out")
             }
         }
+        ended?;
+    }
+    Ok(())
+}
+
+/// Waits for the partition to be this host's.
+pub(super) struct Turn<'a> {
+    stage: &'a Stage,
+    partition: Partition,
+    pub share: Share,
+    told: Waiter,
+}
+
+impl<'a> Turn<'a> {
+    pub fn new(stage: &'a Stage, partition: Partition) -> Self {
+        let share = stage.services.shares.of(&stage.label(), partition);
+        Self { stage, partition, share, told: stage.services.log.hub().hosts() }
+    }
+
+    /// Waits until the partition is in the share; false when the token was cancelled.
+    pub async fn comes(&mut self, token: &CancellationToken) -> bool {
+        let idle = tokio::time::sleep(SETTLE);
+        tokio::pin!(idle);
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return false,
+                () = self.share.gained() => return !token.is_cancelled(),
+                () = &mut idle, if !idle.is_elapsed() => self.idle("another host runs it"),
+            }
+        }
+    }
+
+    /// Waits a moment for the host that still holds the lease.
+    pub async fn wait(&mut self, token: &CancellationToken) {
+        self.idle("another host still holds it");
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.told.woken() => {}
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+    }
+
+    fn idle(&self, why: &str) {
+        self.stage.cell.set(self.partition, State::Idle, Some(why.to_string()));
     }
 }
 
@@ -464,7 +508,8 @@ fn left_postgres(lease: &Lease, topic: &Topic, offset: Offset, start: Offset, en
     }
     let place = match topic.cold {
         Cold::None => "were dropped, since the topic has no archive",
-        Cold::Forever | Cold::For(_) => "are in the bucket, where queries read them and groups do not yet",
+        Cold::Forever => "are not in the bucket either",
+        Cold::For(_) => "are older than the topic's cold retention",
     };
     format!(
         "group {group} lags behind: offsets {offset} up to {start} of {name} partition {partition} have left Postgres and \

@@ -7,41 +7,40 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::commit::{Step, commit};
-use super::consume::stopped;
+use super::consume::Turn;
 use super::current::{Current, is_of_the_host};
 use super::effects::{DeadKind, Effects, route};
-use super::stage::{Stage, StageError};
+use super::stage::{Services, Stage, StageError};
 use super::status::State;
 use super::version::Version;
 use crate::ids::Micros;
 use crate::log::offsets::SourceLease;
 use crate::plugin::{CallError, Context, Poll, Production, Seed};
 
-/// How often a host asks for a producer that another one runs.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 /// A producer cannot ask to be left alone for longer than this, so that a wrong clock in it does not silence it for ever.
 const LONGEST_PAUSE: Micros = 3_600_000_000;
 
-/// Runs the producer until the token is cancelled or something ends it.
+/// Runs the producer, while it is in this host's share, until the token is cancelled or something ends it.
 pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), StageError> {
-    let services = &stage.services;
-    loop {
-        let acquired =
-            services.groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, &services.host).await;
+    let Services { groups, shares, host, .. } = &stage.services;
+    let mut turn = Turn::new(&stage, 0);
+    while turn.comes(&token).await {
+        let acquired = groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, host).await;
         let Some(mut lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
-            stage.cell.set(0, State::Idle, Some("another host runs this producer".to_string()));
-            if stopped(&token, ASK_AGAIN).await {
-                return Ok(());
-            }
+            turn.wait(&token).await;
             continue;
         };
-        let ended = poll(&stage, &mut lease, &token).await;
-        if let Err(error) = services.groups.release_source(&lease).await {
-            tracing::debug!(stage = stage.label(), %error, "the lease was not given back; it will run out");
+        let held = token.child_token();
+        let ended = turn.share.during(&held, poll(&stage, &mut lease, &held)).await;
+        match groups.release_source(&lease).await {
+            Ok(()) => shares.released().await,
+            Err(error) => {
+                tracing::debug!(stage = stage.label(), %error, "the lease was not given back; it will run out")
+            }
         }
-        return ended;
+        ended?;
     }
+    Ok(())
 }
 
 async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken) -> Result<(), StageError> {

@@ -11,14 +11,13 @@ use super::component::ComponentError;
 use super::reload::PushError;
 use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
-use super::status::{Candidate, FilesError, PipelineStatus, StageCell};
+use super::status::{Candidate, FilesError, PipelineStatus};
 use super::supervisor::Running;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
 use crate::config::{Change, Diff, StageKey, diff};
 use crate::ids::{PipelineName, TopicName};
 use crate::log::LogError;
-use crate::log::offsets::HEARTBEAT;
 use crate::plugin::{ColumnType, PluginEngine, Table as TableDescriptor};
 use crate::registry::{Registry, RegistryError};
 use crate::tables::{self, ColumnSpec, TableError, TableSpec, Tables};
@@ -82,8 +81,8 @@ pub(super) struct Inner {
     files: std::sync::Mutex<Option<FilesError>>,
     /// The shadows of stages that run here, by `pipeline/stage`.
     pub shadows: Mutex<BTreeMap<String, ShadowRun>>,
-    /// Their cells, for those who only look.
-    pub shadow_cells: std::sync::Mutex<Vec<Arc<StageCell>>>,
+    /// The same, for those who only look.
+    pub shadow_stages: std::sync::Mutex<Vec<Arc<Stage>>>,
 }
 
 impl Runtime {
@@ -100,7 +99,7 @@ impl Runtime {
             stuck: std::sync::Mutex::default(),
             files: std::sync::Mutex::default(),
             shadows: Mutex::default(),
-            shadow_cells: std::sync::Mutex::default(),
+            shadow_stages: std::sync::Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -145,12 +144,14 @@ impl Runtime {
             running.insert(key, Running::start(stage, &inner.token));
         }
         *lock(&inner.stages) = running.iter().map(|(key, it)| (key.clone(), it.stage.clone())).collect();
+        inner.announce();
         *lock(&inner.plan) = plan;
         Ok(())
     }
 
     /// Stops every stage after the commit it is in.
     pub async fn stop(&self) {
+        self.inner.services.shares.leave().await;
         self.inner.token.cancel();
         let mut running = self.inner.running.lock().await;
         for stage in std::mem::take(&mut *running).into_values() {
@@ -164,9 +165,9 @@ impl Runtime {
     pub fn status(&self) -> Vec<PipelineStatus> {
         let plan = lock(&self.inner.plan);
         let running = lock(&self.inner.stages);
-        let shadows = lock(&self.inner.shadow_cells);
+        let shadows = lock(&self.inner.shadow_stages);
         let stages = |name: &PipelineName| {
-            let cells = running.values().map(|stage| &stage.cell).chain(shadows.iter());
+            let cells = running.values().chain(shadows.iter()).map(|stage| &stage.cell);
             cells.filter(|cell| cell.pipeline == *name).map(|cell| cell.status()).collect()
         };
         plan.pipelines
@@ -209,20 +210,13 @@ impl Runtime {
         lock(&self.inner.plan).pipelines.values().any(|pipeline| pipeline.topics.contains_key(topic))
     }
 
-    /// Renews the leases of this host and samples the rates, until the token is cancelled.
-    pub async fn keep_alive(self, token: CancellationToken) {
-        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    /// Samples the rates, until the token is cancelled.
+    pub async fn sample_rates(self, token: CancellationToken) {
         let mut sample = tokio::time::interval(Duration::from_secs(1));
-        let services = &self.inner.services;
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
                 _ = sample.tick() => self.sample(),
-                _ = heartbeat.tick() => {
-                    if let Err(error) = services.groups.heartbeat(&services.host).await {
-                        tracing::warn!(%error, "the leases of this host were not renewed");
-                    }
-                }
             }
         }
     }
@@ -233,8 +227,8 @@ impl Runtime {
         for stage in lock(&self.inner.stages).values() {
             stage.cell.sample(now);
         }
-        for cell in lock(&self.inner.shadow_cells).iter() {
-            cell.sample(now);
+        for shadow in lock(&self.inner.shadow_stages).iter() {
+            shadow.cell.sample(now);
         }
     }
 }
@@ -249,6 +243,14 @@ impl Inner {
     /// A running stage by `pipeline/stage`.
     pub fn labelled(&self, label: &str) -> Option<Arc<Stage>> {
         lock(&self.stages).values().find(|stage| stage.label() == label).cloned()
+    }
+
+    /// Tells all hosts what this one runs, so that it gets its share.
+    pub fn announce(&self) {
+        let shadows = lock(&self.shadow_stages);
+        let stages = lock(&self.stages);
+        let all = stages.values().chain(shadows.iter());
+        self.services.shares.run(all.map(|stage| (stage.label(), stage.partitions())).collect());
     }
 
     /// All running stages.

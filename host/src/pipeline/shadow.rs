@@ -190,7 +190,13 @@ impl Inner {
                 }
             }
         }
-        *lock(&self.shadow_cells) = shadows.values().map(|run| run.stage().cell.clone()).collect();
+        let stages: Vec<Arc<Stage>> = shadows.values().map(|run| run.running.stage.clone()).collect();
+        let changed = stages.len() != lock(&self.shadow_stages).len()
+            || stages.iter().zip(lock(&self.shadow_stages).iter()).any(|(new, old)| !Arc::ptr_eq(new, old));
+        *lock(&self.shadow_stages) = stages;
+        if changed {
+            self.announce();
+        }
     }
 
     async fn clear(&self, shadow: &Shadow) {

@@ -9,6 +9,7 @@ use crate::config::plan::{OnError, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
+use crate::pipeline::share::Shares;
 use crate::pipeline::status::StageCell;
 use crate::pipeline::version::Version;
 use crate::plugin::state::StateLimits;
@@ -38,6 +39,7 @@ pub struct Services {
     pub log: Log,
     pub replay: Replay,
     pub groups: Groups,
+    pub shares: Shares,
     pub registry: Registry,
     pub host: HostId,
 }
@@ -149,6 +151,11 @@ impl Stage {
     /// `pipeline/stage`.
     pub fn label(&self) -> String {
         self.cell.label()
+    }
+
+    /// How many tasks run it, on all hosts together.
+    pub fn partitions(&self) -> u32 {
+        self.input.as_ref().map_or(1, |topic| topic.partitions)
     }
 
     pub fn limits(&self) -> Limits {

@@ -30,8 +30,7 @@ impl Running {
     pub fn start(stage: Arc<Stage>, parent: &CancellationToken) -> Self {
         let token = parent.child_token();
         let tasks = TaskTracker::new();
-        let partitions = stage.input.as_ref().map_or(1, |topic| topic.partitions);
-        for partition in 0..partitions {
+        for partition in 0..stage.partitions() {
             stage.cell.set(partition, State::Starting, None);
             tasks.spawn(supervise(stage.clone(), partition, token.clone()));
         }

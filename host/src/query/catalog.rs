@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use sqlx::Row;
 
 use super::protocol::Range;
+use crate::archive::objects::Object;
 use crate::ids::{Offset, Partition, TopicId};
 use crate::pg::pool::Pool;
 
@@ -18,16 +19,6 @@ pub struct Holding {
     pub objects: Vec<Object>,
     /// Records that are in no object.
     pub hot: Vec<Range>,
-}
-
-/// An object of the archive.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Object {
-    /// From the bucket's root.
-    pub path: String,
-    pub bytes: u64,
-    /// Lower-case hex.
-    pub sha256: String,
 }
 
 const SNAPSHOT: &str = "

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::protocol::{Failure, FailureKind};
+use crate::archive::objects::ObjectError;
 use crate::log::LogError;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,12 @@ pub enum QueryError {
     /// The child ended in a way that it should not.
     #[error("the process of the query failed: {0}")]
     Process(String),
+}
+
+impl From<ObjectError> for QueryError {
+    fn from(error: ObjectError) -> Self {
+        Self::Archive(error.to_string())
+    }
 }
 
 impl QueryError {

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use super::catalog::{self, Holding, Object};
+use super::catalog::{self, Holding};
 use super::error::QueryError;
 use super::hot::{Chunk, HotError, HotFiles};
-use super::objects::{Objects, Pin};
 use super::protocol::{Source, View, ViewColumn};
+use crate::archive::objects::{Object, Objects, Pin};
 use crate::archive::parquet::layout::{Field, FieldKind, Layout};
 use crate::ids::TopicId;
 use crate::log::{Log, LogError, Topic};
@@ -79,7 +79,7 @@ impl Sources {
             needed.sort();
             needed.dedup();
         }
-        let archived = self.objects.provide(&needed).await.map_err(HotError::Failed)?;
+        let archived = self.objects.provide(&needed).await.map_err(|error| HotError::Failed(error.into()))?;
         let mut gathered = Views { views: Vec::new(), held: Held { hot: Vec::new(), _archived: archived } };
         for topic in topics {
             let Holding { objects, hot: ranges } = holdings.remove(&topic.id).unwrap_or_default();

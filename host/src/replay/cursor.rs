@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::ids::{Offset, Partition};
-use crate::log::{FetchLimits, Log, Topic, Wakeup};
+use crate::log::{FetchLimits, Topic, Wakeup};
 use crate::record::StoredBatch;
 
-use super::{Position, ReplayError};
+use super::{Position, Replay, ReplayError};
 
 /// Wake-ups may be lost, so a partition at its end is asked again after this long.
 const POLL: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// Gives the batches of its partitions in turn, those of one partition in order and without a gap.
 #[derive(Debug)]
 pub struct Cursor {
-    log: Log,
+    replay: Replay,
     topic: Arc<Topic>,
     limits: FetchLimits,
     lanes: Vec<Lane>,
@@ -40,7 +40,7 @@ struct Lane {
 
 impl Cursor {
     pub(super) fn new(
-        log: Log,
+        replay: Replay,
         topic: Arc<Topic>,
         positions: Vec<(Partition, Offset)>,
         limits: FetchLimits,
@@ -48,8 +48,8 @@ impl Cursor {
         let lane = |(partition, next)| Lane { partition, next, ready: VecDeque::new(), at_end: None };
         Self {
             // Before the first read, so that nothing that comes after it is missed.
-            wakeup: log.subscribe(topic.id),
-            log,
+            wakeup: replay.log.subscribe(topic.id),
+            replay,
             topic,
             limits,
             lanes: positions.into_iter().map(lane).collect(),
@@ -101,7 +101,7 @@ impl Cursor {
         }
         let asked = Instant::now();
         let fetched = self
-            .log
+            .replay
             .fetch(&self.topic, lane.partition, lane.next, self.limits)
             .await
             .map_err(|source| ReplayError { topic: self.topic.name.to_string(), source })?;

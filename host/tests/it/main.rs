@@ -11,6 +11,7 @@ mod archive;
 mod bad_input;
 mod bombs;
 mod files;
+mod hosts;
 mod languages;
 mod marked;
 mod neighbours;

@@ -11,10 +11,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::openapi::DOCUMENT;
 use crate::api::{ApiSettings, ApiState, serve};
+use crate::archive::objects::{MIRROR_BYTES, Objects};
 use crate::archive::store::{Bucket, BucketOptions};
 use crate::clock::Clock;
 use crate::config::plugins::PluginFolders;
 use crate::ids::HostId;
+use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
 use crate::pg::durability;
@@ -22,6 +24,7 @@ use crate::pg::notify::NotifyHub;
 use crate::pg::testing::TestDatabase;
 use crate::pg::testing::database;
 use crate::pipeline::runtime::Runtime;
+use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::query::{Queries, QueryOptions};
@@ -55,10 +58,12 @@ impl TestHost {
         let (replay, groups) = (Replay::new(log.clone()), Groups::new(pool.clone()));
         let tables = Tables::new(pool.clone());
         let host = HostId("h-test".into());
+        let member = Member { host: host.clone(), version: "0", url: "http://127.0.0.1:0".to_string() };
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
+            shares: Shares::new(Hosts::new(pool.clone()), member),
             registry: crate::registry::Registry::new(pool.clone()),
             host: host.clone(),
         };
@@ -80,8 +85,8 @@ impl TestHost {
         let bucket =
             Bucket::open(&folder.path().join("bucket").display().to_string(), &BucketOptions::default());
         let cache = folder.path().join("cache");
-        let queries =
-            Queries::open(replay.clone(), bucket.unwrap(), &cache, QueryOptions::default()).unwrap();
+        let objects = Objects::open(bucket.unwrap(), &folder.path().join("mirror"), MIRROR_BYTES).unwrap();
+        let queries = Queries::open(replay.clone(), objects, &cache, QueryOptions::default()).unwrap();
         let state = ApiState::new(log, replay, groups, tables, runtime, queries, settings);
         let stop = CancellationToken::new();
         tokio::spawn(serve(state.clone(), listener, stop.clone()));

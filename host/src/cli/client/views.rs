@@ -87,6 +87,17 @@ pub struct Status {
     pub topics: Vec<Topic>,
     pub groups: Vec<Group>,
     pub tables: Vec<TableInfo>,
+    /// Empty from a host of an earlier version.
+    #[serde(default)]
+    pub hosts: Vec<HostInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct HostInfo {
+    pub host: String,
+    pub version: String,
+    pub url: Option<String>,
+    pub leases: u64,
 }
 
 #[derive(Debug, Deserialize)]

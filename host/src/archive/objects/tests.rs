@@ -3,7 +3,6 @@ use std::path::Path;
 use hyper_util::rt::TokioIo;
 use s3s::auth::SimpleAuth;
 use s3s::service::S3ServiceBuilder;
-use sha2::{Digest, Sha256};
 
 use crate::archive::store::{Bucket, BucketOptions};
 
@@ -71,7 +70,7 @@ async fn objects_of_s3_are_mirrored_once_and_make_room() {
     let first = objects.provide(&all[..2]).await.unwrap();
     assert!(there(0) && there(1) && fs::read(objects.root().join(&all[1].path)).unwrap() == vec![1; 100]);
     let refused = objects.provide(&all[2..]).await;
-    assert!(matches!(refused, Err(QueryError::Archive(_))), "both files are in use: {refused:?}");
+    assert!(matches!(refused, Err(ObjectError::TooMany(250))), "both files are in use: {refused:?}");
     drop(first);
     drop(objects.provide(&all[1..2]).await.unwrap());
     let _third = objects.provide(&all[2..]).await.unwrap();
@@ -97,6 +96,26 @@ async fn an_object_that_is_not_what_was_put_there_is_refused() {
     fs::write(server.path().join("history/archive/t/a.parquet"), b"wrong").unwrap();
     let objects = Objects::open(bucket, cache.path(), 1 << 20).unwrap();
     let refused = objects.provide(std::slice::from_ref(&object)).await;
-    assert!(matches!(refused, Err(QueryError::Archive(_))), "{refused:?}");
+    assert!(matches!(refused, Err(ObjectError::Damaged { .. })), "{refused:?}");
     assert!(!objects.root().join(&object.path).exists());
+}
+
+#[tokio::test]
+async fn a_file_of_a_folder_that_changes_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let bucket = Bucket::open(folder.path().to_str().unwrap(), &BucketOptions::default()).unwrap();
+    let object = put(&bucket, "archive/t/a.parquet", b"right".to_vec()).await;
+    let objects = Objects::open(bucket, folder.path(), 0).unwrap();
+    objects.provide(std::slice::from_ref(&object)).await.unwrap();
+    let file = objects.root().join(&object.path);
+    for (day, damage) in (1..).zip([&b"wrong"[..], b"rig"]) {
+        fs::write(&file, damage).unwrap();
+        // Not the time that it had, on a file system that counts in whole seconds too.
+        let other = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(day * 86_400);
+        fs::File::open(&file).unwrap().set_modified(other).unwrap();
+        let refused = objects.provide(std::slice::from_ref(&object)).await;
+        assert!(matches!(refused, Err(ObjectError::Damaged { .. })), "{refused:?}");
+    }
+    fs::write(&file, b"right").unwrap();
+    objects.provide(std::slice::from_ref(&object)).await.unwrap();
 }

@@ -1,31 +1,71 @@
-//! The archive's objects as files that a query can read.
+//! The archive's objects as files that can be read.
 //!
-//! Where the bucket is a folder, its objects are files already. Of a bucket elsewhere a mirror is kept in the query cache:
-//! objects never change, so what was fetched once, and had the hash that the catalog names, stays good. Bounds: bytes of
-//! the mirror; objects that no running query needs make room, those longest unused first.
+//! Guarantee: a file that is provided has the bytes that the catalog's hash names, so a damaged object is named and never
+//! served. Where the bucket is a folder, its objects are files already, which are hashed once and again when their size or
+//! time changes. Of a bucket elsewhere a mirror is kept: objects never change, so what was fetched once, and had that hash,
+//! stays good. Bounds: bytes of the mirror; objects that nobody reads make room, those longest unused first.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures::{StreamExt, TryStreamExt, stream};
 
-use super::catalog::Object;
-use super::error::QueryError;
-use crate::archive::store::Bucket;
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
-/// Objects that are fetched at a time.
+use super::store::Bucket;
+
+/// Bytes of archived objects that a host keeps, where the bucket is elsewhere.
+pub const MIRROR_BYTES: u64 = 20 << 30;
+
+/// Objects that are fetched or hashed at a time.
 const SIDE_BY_SIDE: usize = 4;
+
+/// An object of the archive, as the catalog names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    /// From the bucket's root.
+    pub path: String,
+    pub bytes: u64,
+    /// Lower-case hex.
+    pub sha256: String,
+}
+
+/// Why an object is not provided.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Trying again does not help.
+    #[error(
+        "object {path} is damaged: its bytes are not those that were put there; restore it from a copy of the bucket, \
+         or seek past its records"
+    )]
+    Damaged { path: String },
+    #[error("object {path} cannot be read: {reason}")]
+    Unreadable { path: String, reason: String },
+    #[error("they are more than the cache of archived objects holds ({} MiB)", .0 >> 20)]
+    TooMany(u64),
+}
 
 /// Where objects are read. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Objects {
     root: PathBuf,
-    mirror: Option<Arc<Mirror>>,
+    place: Place,
 }
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// The bucket is a folder. What was hashed of it: size and time of the file, by path.
+    Folder(Arc<Mutex<HashMap<String, Seen>>>),
+    Mirror(Arc<Mirror>),
+}
+
+/// A file as it was when it was hashed.
+type Seen = (u64, Option<SystemTime>);
 
 #[derive(Debug)]
 struct Mirror {
@@ -43,7 +83,7 @@ struct Mirror {
 struct Kept {
     bytes: u64,
     used: Instant,
-    /// Queries that need it.
+    /// Readers that need it.
     pins: usize,
 }
 
@@ -59,7 +99,7 @@ impl Objects {
     pub fn open(bucket: Bucket, cache: &Path, limit: u64) -> io::Result<Self> {
         if let Some(archive) = bucket.local_path("archive") {
             let root = archive.parent().unwrap_or(&archive).canonicalize()?;
-            return Ok(Self { root, mirror: None });
+            return Ok(Self { root, place: Place::Folder(Arc::default()) });
         }
         let root = cache.join("mirror");
         fs::create_dir_all(&root)?;
@@ -73,7 +113,7 @@ impl Objects {
             kept: Mutex::new(kept),
             fetching: tokio::sync::Mutex::default(),
         };
-        Ok(Self { root, mirror: Some(Arc::new(mirror)) })
+        Ok(Self { root, place: Place::Mirror(Arc::new(mirror)) })
     }
 
     /// Objects are files below it, by their paths.
@@ -83,24 +123,71 @@ impl Objects {
 
     /// Whether objects are only there once they were [provided](Self::provide).
     pub fn is_mirror(&self) -> bool {
-        self.mirror.is_some()
+        matches!(self.place, Place::Mirror(_))
     }
 
-    /// Sees to it that these objects are below the root, for as long as the pin is kept.
-    pub async fn provide(&self, objects: &[Object]) -> Result<Pin, QueryError> {
-        match &self.mirror {
-            None => Ok(Pin::default()),
-            Some(mirror) => Mirror::provide(mirror, objects).await,
+    /// Sees to it that these objects are below the root and whole, for as long as the pin is kept.
+    pub async fn provide(&self, objects: &[Object]) -> Result<Pin, ObjectError> {
+        match &self.place {
+            Place::Folder(seen) => {
+                let checks = objects.iter().cloned().map(|object| {
+                    let (root, seen) = (self.root.clone(), seen.clone());
+                    async move { check(&root, &seen, &object).await }
+                });
+                stream::iter(checks).buffer_unordered(SIDE_BY_SIDE).try_collect::<()>().await?;
+                Ok(Pin::default())
+            }
+            Place::Mirror(mirror) => Mirror::provide(mirror, objects).await,
         }
     }
 
-    /// Removes what is not among all objects that there are.
+    /// Forgets what is not among all objects that there are.
     pub fn keep_only(&self, objects: &[Object]) {
-        if let Some(mirror) = &self.mirror {
-            let known: HashSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
-            mirror.remove(|path, kept| kept.pins == 0 && !known.contains(path));
+        let known: HashSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
+        match &self.place {
+            Place::Folder(seen) => locked(seen).retain(|path, _| known.contains(path.as_str())),
+            Place::Mirror(mirror) => {
+                mirror.remove(|path, kept| kept.pins == 0 && !known.contains(path));
+            }
         }
     }
+}
+
+/// Hashes a file of the bucket's folder, unless it was and has not changed since.
+async fn check(root: &Path, seen: &Mutex<HashMap<String, Seen>>, object: &Object) -> Result<(), ObjectError> {
+    let unreadable = |error: &dyn std::fmt::Display| ObjectError::Unreadable {
+        path: object.path.clone(),
+        reason: error.to_string(),
+    };
+    let file = root.join(&object.path);
+    let meta = tokio::fs::metadata(&file).await.map_err(|error| unreadable(&error))?;
+    let now = (meta.len(), meta.modified().ok());
+    let is_known = locked(seen).get(&object.path) == Some(&now);
+    if is_known {
+        return Ok(());
+    }
+    let hashed = spawn_blocking(move || hash(&file)).await.map_err(|error| unreadable(&error))?;
+    let sha256 = hashed.map_err(|error| unreadable(&error))?;
+    if (now.0, sha256) != (object.bytes, object.sha256.clone()) {
+        return Err(ObjectError::Damaged { path: object.path.clone() });
+    }
+    locked(seen).insert(object.path.clone(), now);
+    Ok(())
+}
+
+fn hash(file: &Path) -> io::Result<String> {
+    const BLOCK: usize = 1 << 16;
+    let (mut file, mut hash, mut block) = (fs::File::open(file)?, Sha256::new(), vec![0; BLOCK]);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            read => hash.update(&block[..read]),
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Files of an earlier run.
@@ -124,7 +211,7 @@ fn find(root: &Path, folder: &Path, kept: &mut HashMap<String, Kept>) -> io::Res
 }
 
 impl Mirror {
-    async fn provide(this: &Arc<Self>, objects: &[Object]) -> Result<Pin, QueryError> {
+    async fn provide(this: &Arc<Self>, objects: &[Object]) -> Result<Pin, ObjectError> {
         let _turn = this.fetching.lock().await;
         let mut pin = Pin { mirror: Some(this.clone()), paths: Vec::new() };
         let missing: Vec<Object> =
@@ -144,7 +231,7 @@ impl Mirror {
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<String, Kept>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.kept)
     }
 
     /// Pins a file that is there.
@@ -160,7 +247,7 @@ impl Mirror {
         }
     }
 
-    fn make_room(&self, bytes: u64) -> Result<(), QueryError> {
+    fn make_room(&self, bytes: u64) -> Result<(), ObjectError> {
         let used: u64 = self.kept().values().map(|kept| kept.bytes).sum();
         let mut excess = (used + bytes).saturating_sub(self.limit);
         let mut idle: Vec<(Instant, String, u64)> = self
@@ -179,10 +266,7 @@ impl Mirror {
             going.insert(path);
         }
         if excess > 0 {
-            return Err(QueryError::Archive(format!(
-                "they are more than the query cache holds ({} MiB)",
-                self.limit >> 20
-            )));
+            return Err(ObjectError::TooMany(self.limit));
         }
         self.remove(|path, _| going.contains(path));
         Ok(())
@@ -199,8 +283,8 @@ impl Mirror {
     }
 
     /// Fetches an object beside its place, checks it, and moves it there.
-    async fn fetch(&self, object: &Object) -> Result<(), QueryError> {
-        let failed = |reason: String| QueryError::Archive(format!("{}: {reason}", object.path));
+    async fn fetch(&self, object: &Object) -> Result<(), ObjectError> {
+        let failed = |reason: String| ObjectError::Unreadable { path: object.path.clone(), reason };
         let place = self.root.join(&object.path);
         let half = place.with_extension("half");
         let folder = place.parent().unwrap_or(&self.root);
@@ -209,7 +293,7 @@ impl Mirror {
             self.bucket.fetch_to(&object.path, &half).await.map_err(|error| failed(error.to_string()))?;
         if (fetched.bytes, fetched.sha256.as_str()) != (object.bytes, object.sha256.as_str()) {
             let _ = fs::remove_file(&half);
-            return Err(failed("it is not what was put there".to_string()));
+            return Err(ObjectError::Damaged { path: object.path.clone() });
         }
         fs::rename(&half, &place).map_err(|error| failed(error.to_string()))
     }
