@@ -7,9 +7,11 @@ use crate::report::Verdict;
 use crate::run::Run;
 
 mod judge;
+mod leases;
 mod r1;
 mod r18;
 mod r2;
+mod r21;
 mod r3;
 mod r4;
 mod r5;
@@ -28,5 +30,15 @@ pub struct Case {
 }
 
 /// In the order in which they are run.
-pub const ALL: &[Case] =
-    &[r1::CASE, r2::CASE, r3::CASE, r4::CASE, r5::CASE, r7::CASE, r8::CASE, r18::CASE, storm::CASE];
+pub const ALL: &[Case] = &[
+    r1::CASE,
+    r2::CASE,
+    r3::CASE,
+    r4::CASE,
+    r5::CASE,
+    r7::CASE,
+    r8::CASE,
+    r18::CASE,
+    r21::CASE,
+    storm::CASE,
+];
