@@ -8,6 +8,7 @@ use crate::run::Run;
 
 mod fleet;
 mod judge;
+mod leases;
 mod r1;
 mod r12;
 mod r13;
@@ -15,6 +16,7 @@ mod r14;
 mod r15;
 mod r18;
 mod r2;
+mod r21;
 mod r3;
 mod r4;
 mod r5;
@@ -46,6 +48,7 @@ pub const ALL: &[Case] = &[
     r14::CASE,
     r15::CASE,
     r18::CASE,
+    r21::CASE,
     fleet::CASE,
     storm::CASE,
 ];
