@@ -11,6 +11,8 @@ mod judge;
 mod r1;
 mod r12;
 mod r13;
+mod r14;
+mod r15;
 mod r18;
 mod r2;
 mod r3;
@@ -18,12 +20,15 @@ mod r4;
 mod r5;
 mod r7;
 mod r8;
+mod storm;
 
 /// One row of the table.
 pub struct Case {
     /// As in `docs/reliability.md`.
     pub id: &'static str,
     pub title: &'static str,
+    /// Has no end of its own: only run when it is named, or when it is said how long.
+    pub endless: bool,
     pub run: fn(Run) -> BoxFuture<'static, Result<Verdict>>,
 }
 
@@ -38,6 +43,9 @@ pub const ALL: &[Case] = &[
     r8::CASE,
     r12::CASE,
     r13::CASE,
+    r14::CASE,
+    r15::CASE,
     r18::CASE,
     fleet::CASE,
+    storm::CASE,
 ];

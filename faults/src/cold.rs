@@ -36,14 +36,31 @@ pub struct Whole {
     pub log: Log,
     /// Records that are not what was sent, byte by byte.
     pub altered: Vec<String>,
+    /// How often the host said that it cannot give it now.
+    pub refusals: u64,
 }
 
 /// Reads all of a topic from one host.
 pub async fn whole(server: &Server, host: &Host, topic: &str) -> Result<Whole> {
+    whole_patiently(server, host, topic, Duration::ZERO).await
+}
+
+/// The same where the bucket answers badly: a page that is refused is asked for again, for so long.
+pub async fn whole_patiently(server: &Server, host: &Host, topic: &str, patience: Duration) -> Result<Whole> {
     let mut whole = Whole::default();
     let mut from = "earliest".to_owned();
+    let mut since = Instant::now();
     loop {
-        let page = page(host, topic, &from).await?;
+        let page = match page(host, topic, &from).await {
+            Ok(page) => page,
+            Err(error) if since.elapsed() >= patience => return Err(error),
+            Err(_) => {
+                whole.refusals += 1;
+                sleep(POLL).await;
+                continue;
+            }
+        };
+        since = Instant::now();
         for record in page["records"].as_array().context("a page has records")? {
             whole.take(record)?;
         }

@@ -1,5 +1,6 @@
 //! Seeing what there is: a topic by SQL and over HTTP, the table, and where groups stand while all is running.
 
+pub mod archive;
 pub mod delay;
 pub mod follow;
 

@@ -30,8 +30,8 @@ pub struct Figure {
 /// What came of a case.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
-    /// How much of what was done, e.g. "60 kills of hosts".
-    pub injected: Vec<String>,
+    /// How much of what was done, e.g. 60 "kills of hosts".
+    pub injected: Vec<(u64, String)>,
     pub figures: Vec<Figure>,
     /// Why it was not run, where something that it needs is not to be had.
     pub skipped: Option<String>,
@@ -78,12 +78,23 @@ impl Figure {
     pub fn is_met(&self) -> bool {
         self.wanted.is_met(self.measured)
     }
+
+    /// Of several runs the worst counts; violations add up.
+    fn add(&mut self, other: Self) {
+        self.measured = match self.wanted {
+            Wanted::Exactly(_) => self.measured + other.measured,
+            Wanted::AtMost(_) | Wanted::Shown => self.measured.max(other.measured),
+            Wanted::AtLeast(_) => self.measured.min(other.measured),
+        };
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES);
+    }
 }
 
 impl Verdict {
     /// Notes how much was done. What was never done proves nothing, so it must be at least this much.
     pub fn injected(&mut self, what: &str, wanted: u64, count: u64) {
-        self.injected.push(format!("{} {what}", number(count as f64)));
+        self.counted(what, count);
         if count < wanted {
             self.figure(what, Wanted::AtLeast(wanted as f64), count as f64);
         }
@@ -91,7 +102,7 @@ impl Verdict {
 
     /// Notes how much of something there was, without a figure for it.
     pub fn counted(&mut self, what: &str, count: u64) {
-        self.injected.push(format!("{} {what}", number(count as f64)));
+        self.injected.push((count, what.to_owned()));
     }
 
     pub fn figure(&mut self, name: &str, wanted: Wanted, measured: f64) {
@@ -108,6 +119,27 @@ impl Verdict {
     /// The case cannot be run here, and says so in the table.
     pub fn skipped(why: impl Into<String>) -> Self {
         Self { skipped: Some(why.into()), ..Self::default() }
+    }
+
+    /// Takes in another run of the same case.
+    pub fn add(&mut self, other: Self) {
+        for (count, what) in other.injected {
+            match self.injected.iter_mut().find(|(_, known)| *known == what) {
+                Some((sum, _)) => *sum += count,
+                None => self.injected.push((count, what)),
+            }
+        }
+        for figure in other.figures {
+            match self.figures.iter_mut().find(|known| known.name == figure.name) {
+                Some(known) => known.add(figure),
+                None => self.figures.push(figure),
+            }
+        }
+    }
+
+    /// Names of what was missed.
+    pub fn missed(&self) -> Vec<&str> {
+        self.figures.iter().filter(|figure| !figure.is_met()).map(|figure| figure.name.as_str()).collect()
     }
 
     pub fn is_met(&self) -> bool {
@@ -161,7 +193,10 @@ pub fn table(rows: &[Row]) -> Table {
             table.add_row([
                 if first { row.id.to_owned() } else { String::new() },
                 if first { title.clone() } else { String::new() },
-                injected.get(place).cloned().unwrap_or_default(),
+                injected
+                    .get(place)
+                    .map(|(count, what)| format!("{} {what}", number(*count as f64)))
+                    .unwrap_or_default(),
                 figure,
                 wanted,
                 measured,
@@ -244,6 +279,24 @@ mod tests {
         assert!(verdict.is_met());
         verdict.injected("cuts", 2_000, 1_999);
         assert!(!verdict.is_met());
-        assert_eq!(verdict.injected, ["60 kills", "1,999 cuts"]);
+        let row = Row { id: "R3", title: "cuts", seed: 1, took: 1.0, verdict: Ok(verdict) };
+        assert!(table(&[row]).to_string().contains("1,999 cuts"));
+    }
+
+    #[test]
+    fn of_several_runs_the_worst_counts() {
+        let run = |lost: usize, slowest| {
+            let mut verdict = Verdict::default();
+            verdict.counted("kills", 3);
+            verdict.none("lost", vec!["record 7".to_owned(); lost]);
+            verdict.figure("slowest (s)", Wanted::AtMost(5.0), slowest);
+            verdict
+        };
+        let mut sum = run(0, 2.0);
+        sum.add(run(0, 1.0));
+        assert!(sum.is_met());
+        assert_eq!((&sum.injected[0], sum.figures[1].measured), (&(6, "kills".to_owned()), 2.0));
+        sum.add(run(2, 9.0));
+        assert_eq!(sum.missed(), ["lost", "slowest (s)"]);
     }
 }

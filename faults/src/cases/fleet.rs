@@ -22,6 +22,7 @@ use crate::workload::{Load, produce};
 pub const CASE: Case = Case {
     id: "H1",
     title: "three hosts beside one, and in place of each other",
+    endless: false,
     run: |run| fleet(run).boxed(),
 };
 

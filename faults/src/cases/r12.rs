@@ -23,8 +23,12 @@ use crate::report::Verdict;
 use crate::run::{Run, Scale};
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R12", title: "hosts killed at each step of archiving", run: |run| crashes(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R12",
+    title: "hosts killed at each step of archiving",
+    endless: false,
+    run: |run| crashes(run).boxed(),
+};
 
 const HOSTS: usize = 2;
 const PRODUCERS: u32 = 2;

@@ -29,8 +29,12 @@ use crate::report::Verdict;
 use crate::run::Run;
 use crate::workload::{Load, Progress, produce};
 
-pub const CASE: Case =
-    Case { id: "R13", title: "segments dropped under their readers", run: |run| drops(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R13",
+    title: "segments dropped under their readers",
+    endless: false,
+    run: |run| drops(run).boxed(),
+};
 
 /// Each drops a segment a second.
 const TOPICS: [&str; 4] = [INBOUND, "second", "third", "fourth"];

@@ -23,6 +23,7 @@ use crate::workload::{Attempt, attempt};
 pub const CASE: Case = Case {
     id: "R7",
     title: "each request 1 to 5 times at once, to two hosts",
+    endless: false,
     run: |run| repeats(run).boxed(),
 };
 

@@ -28,6 +28,7 @@ use crate::run::Run;
 pub const CASE: Case = Case {
     id: "R8",
     title: "16 writers that commit late, readers at the end",
+    endless: false,
     run: |run| late_commits(run).boxed(),
 };
 
@@ -41,7 +42,7 @@ const ROLLED_BACK: u32 = 10;
 const LOOK: Duration = Duration::from_micros(500);
 
 async fn late_commits(run: Run) -> Result<Verdict> {
-    let records = u64::from(run.rounds(200_000, 8_000));
+    let records = u64::from(run.rounds(200_000, 4_000));
     let cluster = Cluster::start(&run, Layout::new(1, pipeline::text(PARTITIONS))).await?;
     let witness = Witness::of_pipeline(&run, &cluster);
     let (server, stop) = (&cluster.server, Arc::new(AtomicBool::new(false)));

@@ -101,7 +101,8 @@ impl Host {
         Ok(text.trim().to_owned())
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> PathBuf {
         self.options.run.join(self.name())
     }
 

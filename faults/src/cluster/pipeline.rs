@@ -16,15 +16,22 @@ pub const TABLE: &str = "newest";
 
 /// Text of the file. Both topics have as many partitions, so that a key has the same one in both.
 pub fn text(partitions: u32) -> String {
+    with_segments(partitions, "1h")
+}
+
+/// The same with segments of so long: short ones are sealed and archived while a case runs.
+pub fn with_segments(partitions: u32, segment: &str) -> String {
     format!(
         r#"[pipeline]
 name = "faults"
 
 [topics.{INBOUND}]
 partitions = {partitions}
+segment = "{segment}"
 
 [topics.{OUTBOUND}]
 partitions = {partitions}
+segment = "{segment}"
 
 [topics.{PROBE}]
 partitions = 1

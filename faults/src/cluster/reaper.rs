@@ -46,7 +46,7 @@ impl Drop for Reaper {
     fn drop(&mut self) {
         self.shell.stdin.take();
         let _ = self.shell.wait();
-        let _ = std::fs::remove_dir(self.folder.join("pids"));
+        let _ = std::fs::remove_dir_all(self.folder.join("pids"));
     }
 }
 
@@ -59,4 +59,30 @@ pub fn note(folder: &Path, pid: u32, signal: &str) -> Result<()> {
 /// Forgets a process that has ended and was waited for.
 pub fn forget(folder: &Path, pid: u32) {
     let _ = std::fs::remove_file(folder.join("pids").join(pid.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_ends_with_the_reaper_also_when_it_is_stopped() {
+        let folder = std::env::temp_dir().join(format!("tidemill-reaper-{}", std::process::id()));
+        let reaper = Reaper::start(&folder).unwrap();
+        let start = || Command::new("sleep").arg("600").spawn().unwrap();
+        let (mut running, mut stopped, mut forgotten) = (start(), start(), start());
+        for child in [&running, &stopped, &forgotten] {
+            note(&folder, child.id(), "KILL").unwrap();
+        }
+        let pid = rustix::process::Pid::from_child(&stopped);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        forget(&folder, forgotten.id());
+        drop(reaper);
+        assert!(!running.wait().unwrap().success());
+        assert!(!stopped.wait().unwrap().success());
+        assert!(forgotten.try_wait().unwrap().is_none(), "it was forgotten, and is ended");
+        forgotten.kill().unwrap();
+        forgotten.wait().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
