@@ -63,7 +63,7 @@ pub async fn read(
         return Err(ApiError::bad_request("bad_parameter", "appended=true goes with format=json"));
     }
     if shape == Shape::Page {
-        let end = Position(begin.end.clone());
+        let end = Position::from(begin.end.clone());
         let reading = Reading::begin(&state, topic, begin, Some(max.unwrap_or(DEFAULT_PAGE)), false);
         return page(reading, writer, &end).await;
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::ids::{Offset, Partition, TopicId, TopicPartition};
-use crate::log::{FetchError, FetchLimits, Topic};
+use crate::log::{Bounds, FetchError, FetchLimits, Topic};
 use crate::record::{Record, StoredBatch};
 use crate::replay::{Replay, ReplayError};
 
@@ -81,13 +81,17 @@ impl HotFiles {
     /// Files that hold all records of the ranges, and maybe more.
     pub async fn collect(&self, topic: &Arc<Topic>, ranges: &[Range]) -> Result<Vec<Arc<Chunk>>, HotError> {
         let mut files = Vec::new();
-        for partition in 0..topic.partitions {
+        let bounds = self.replay.log().bounds(topic.id).await;
+        let bounds = bounds.map_err(|error| HotError::Failed(QueryError::Hot(error.to_string())))?;
+        for Bounds { partition, log_epoch, .. } in bounds {
             let wanted: Vec<Range> =
                 ranges.iter().filter(|range| range.partition == partition).copied().collect();
             let chunks = self.partition(TopicPartition { topic: topic.id, partition });
             let mut chunks = chunks.lock().await;
-            // What no range needs is archived or gone.
-            chunks.retain(|_, chunk| chunk.fits(topic) && wanted.iter().any(|range| chunk.overlaps(range)));
+            // What no range needs is archived or gone, and what another server took over may be other records now.
+            chunks.retain(|_, chunk| {
+                chunk.fits(topic, log_epoch) && wanted.iter().any(|range| chunk.overlaps(range))
+            });
             for range in &wanted {
                 self.cover(topic, &mut chunks, range).await?;
                 files.extend(chunks.values().filter(|chunk| chunk.overlaps(range)).cloned());
