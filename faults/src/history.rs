@@ -1,6 +1,7 @@
 //! What clients did and what they saw: every append with how it ended, and every record that was read.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -55,6 +56,8 @@ pub struct Append {
     pub outcome: Outcome,
     /// How often it was sent.
     pub sent: u32,
+    /// When its client knew.
+    pub at: Instant,
 }
 
 /// What all clients did. Appended to while the case runs, judged afterwards.

@@ -8,12 +8,14 @@
 mod cases;
 mod check;
 mod cluster;
+mod cold;
 mod history;
 mod http;
 mod observe;
 mod proxy;
 mod report;
 mod run;
+mod s3;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -42,7 +44,7 @@ struct Options {
     /// How often each fault is injected, in place of the case's own figure
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
-    /// How long the storm of random faults lasts
+    /// How long the storm of random faults lasts, which else is only run when it is named, and for ten minutes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     minutes: Option<u32>,
     /// The program under test [default: tidemill beside this program]
@@ -62,7 +64,7 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let cases = chosen(&options.only)?;
+    let cases = chosen(&options.only, options.minutes.is_some())?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let tidemill = run::tidemill(options.tidemill.clone())?;
     let plugins = run::plugins()?;
@@ -122,9 +124,10 @@ fn settle(row: &Row, folder: &Path, keep: bool, rounds: Option<u32>) {
     eprintln!("  again: make soak ONLY={} SEED={}{rounds}", row.id, row.seed);
 }
 
-fn chosen(names: &[String]) -> Result<Vec<&'static Case>> {
+/// What is named; else all that end by themselves, and the others if it is said how long.
+fn chosen(names: &[String], endless: bool) -> Result<Vec<&'static Case>> {
     if names.is_empty() {
-        return Ok(ALL.iter().collect());
+        return Ok(ALL.iter().filter(|case| endless || !case.endless).collect());
     }
     names
         .iter()

@@ -1,5 +1,9 @@
 //! Seeing what there is: a topic by SQL and over HTTP, the table, and where groups stand while all is running.
 
+pub mod archive;
+pub mod delay;
+pub mod follow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

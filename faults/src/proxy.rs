@@ -26,6 +26,10 @@ use wire::{Client, Server, Session};
 
 /// Read and passed on at once.
 const CHUNK: usize = 16 * 1024;
+/// In so long a busy host has asked something on some connection.
+const ASKED: Duration = Duration::from_millis(300);
+/// In so long every connection has seen a mode that the next one would hide.
+const SEEN: Duration = Duration::from_millis(20);
 
 /// Where the proxy leads to.
 #[derive(Clone, Debug)]
@@ -111,9 +115,18 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
+    /// Loses every connection that has a question open, or asks one before the mode is another.
+    pub async fn lose(&self) {
+        self.set(Mode::Hole { up: false, down: true });
+        sleep(ASKED).await;
+        self.set(Mode::Lost);
+        sleep(SEEN).await;
+    }
+
     /// Resets what is connected now; new connections pass.
-    pub fn cut_now(&self) {
+    pub async fn cut_now(&self) {
         self.set(Mode::Cut);
+        sleep(SEEN).await;
         self.set(Mode::Pass);
     }
 
@@ -130,6 +143,11 @@ impl Proxy {
 
     pub fn done(&self) -> &Done {
         &self.shared.done
+    }
+
+    /// Commits that were cut so far.
+    pub fn commits_cut(&self) -> u64 {
+        self.done().before.load(Ordering::Relaxed) + self.done().after.load(Ordering::Relaxed)
     }
 }
 
@@ -354,3 +372,6 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,8 @@ pub enum Wanted {
     Exactly(f64),
     AtMost(f64),
     AtLeast(f64),
+    /// Nothing: it is shown. What depends on the machine's speed is judged at full size only.
+    Shown,
 }
 
 /// One thing that was measured.
@@ -28,9 +30,11 @@ pub struct Figure {
 /// What came of a case.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
-    /// How much of what was done, e.g. "60 kills of hosts".
-    pub injected: Vec<String>,
+    /// How much of what was done, e.g. 60 "kills of hosts".
+    pub injected: Vec<(u64, String)>,
     pub figures: Vec<Figure>,
+    /// Why it was not run, where something that it needs is not to be had.
+    pub skipped: Option<String>,
 }
 
 /// One row of the table.
@@ -54,6 +58,7 @@ impl Wanted {
             Self::Exactly(wanted) => measured == wanted,
             Self::AtMost(wanted) => measured <= wanted,
             Self::AtLeast(wanted) => measured >= wanted,
+            Self::Shown => true,
         }
     }
 }
@@ -64,6 +69,7 @@ impl fmt::Display for Wanted {
             Self::Exactly(wanted) => write!(f, "{}", number(*wanted)),
             Self::AtMost(wanted) => write!(f, "<= {}", number(*wanted)),
             Self::AtLeast(wanted) => write!(f, ">= {}", number(*wanted)),
+            Self::Shown => Ok(()),
         }
     }
 }
@@ -72,12 +78,23 @@ impl Figure {
     pub fn is_met(&self) -> bool {
         self.wanted.is_met(self.measured)
     }
+
+    /// Of several runs the worst counts; violations add up.
+    fn add(&mut self, other: Self) {
+        self.measured = match self.wanted {
+            Wanted::Exactly(_) => self.measured + other.measured,
+            Wanted::AtMost(_) | Wanted::Shown => self.measured.max(other.measured),
+            Wanted::AtLeast(_) => self.measured.min(other.measured),
+        };
+        self.examples.extend(other.examples);
+        self.examples.truncate(EXAMPLES);
+    }
 }
 
 impl Verdict {
     /// Notes how much was done. What was never done proves nothing, so it must be at least this much.
     pub fn injected(&mut self, what: &str, wanted: u64, count: u64) {
-        self.injected.push(format!("{} {what}", number(count as f64)));
+        self.counted(what, count);
         if count < wanted {
             self.figure(what, Wanted::AtLeast(wanted as f64), count as f64);
         }
@@ -85,7 +102,7 @@ impl Verdict {
 
     /// Notes how much of something there was, without a figure for it.
     pub fn counted(&mut self, what: &str, count: u64) {
-        self.injected.push(format!("{} {what}", number(count as f64)));
+        self.injected.push((count, what.to_owned()));
     }
 
     pub fn figure(&mut self, name: &str, wanted: Wanted, measured: f64) {
@@ -99,7 +116,36 @@ impl Verdict {
         self.figures.push(Figure { name: name.to_owned(), wanted: Wanted::Exactly(0.0), measured, examples });
     }
 
+    /// The case cannot be run here, and says so in the table.
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::default() }
+    }
+
+    /// Takes in another run of the same case.
+    pub fn add(&mut self, other: Self) {
+        for (count, what) in other.injected {
+            match self.injected.iter_mut().find(|(_, known)| *known == what) {
+                Some((sum, _)) => *sum += count,
+                None => self.injected.push((count, what)),
+            }
+        }
+        for figure in other.figures {
+            match self.figures.iter_mut().find(|known| known.name == figure.name) {
+                Some(known) => known.add(figure),
+                None => self.figures.push(figure),
+            }
+        }
+    }
+
+    /// Names of what was missed.
+    pub fn missed(&self) -> Vec<&str> {
+        self.figures.iter().filter(|figure| !figure.is_met()).map(|figure| figure.name.as_str()).collect()
+    }
+
     pub fn is_met(&self) -> bool {
+        if self.skipped.is_some() {
+            return true;
+        }
         !self.figures.is_empty() && self.figures.iter().all(Figure::is_met)
     }
 }
@@ -136,6 +182,9 @@ pub fn table(rows: &[Row]) -> Table {
         let title = format!("{} ({:.0} s)", row.title, row.took);
         let (injected, lines) = match &row.verdict {
             Err(_) => (Vec::new(), vec![[String::new(), String::new(), String::new(), "BROKEN".to_owned()]]),
+            Ok(Verdict { skipped: Some(why), .. }) => {
+                (Vec::new(), vec![[why.clone(), String::new(), String::new(), "SKIPPED".to_owned()]])
+            }
             Ok(verdict) => (verdict.injected.clone(), verdict.figures.iter().map(line).collect()),
         };
         for place in 0..lines.len().max(injected.len()) {
@@ -144,7 +193,10 @@ pub fn table(rows: &[Row]) -> Table {
             table.add_row([
                 if first { row.id.to_owned() } else { String::new() },
                 if first { title.clone() } else { String::new() },
-                injected.get(place).cloned().unwrap_or_default(),
+                injected
+                    .get(place)
+                    .map(|(count, what)| format!("{} {what}", number(*count as f64)))
+                    .unwrap_or_default(),
                 figure,
                 wanted,
                 measured,
@@ -161,7 +213,11 @@ pub fn table(rows: &[Row]) -> Table {
 }
 
 fn line(figure: &Figure) -> [String; 4] {
-    let met = if figure.is_met() { "met" } else { "MISSED" };
+    let met = match figure.wanted {
+        Wanted::Shown => "shown",
+        _ if figure.is_met() => "met",
+        _ => "MISSED",
+    };
     [figure.name.clone(), figure.wanted.to_string(), number(figure.measured), met.to_owned()]
 }
 
@@ -201,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_shown_or_skipped_is_no_miss_and_is_told_apart() {
+        let mut verdict = Verdict::default();
+        verdict.figure("append, p99 (ms)", Wanted::Shown, 812.5);
+        let shown = Row { id: "R11", title: "DDL", seed: 1, took: 1.0, verdict: Ok(verdict) };
+        let verdict = Verdict::skipped("there is no libfaketime");
+        let skipped = Row { id: "R9", title: "clocks", seed: 1, took: 0.0, verdict: Ok(verdict) };
+        assert!(shown.is_met() && skipped.is_met());
+        let table = table(&[shown, skipped]).to_string();
+        for word in ["shown", "812.5", "SKIPPED", "libfaketime"] {
+            assert!(table.contains(word), "{word}: {table}");
+        }
+        assert!(!table.contains("met"), "{table}");
+    }
+
+    #[test]
     fn too_few_injections_are_a_miss() {
         let mut verdict = Verdict::default();
         verdict.none("lost", Vec::new());
@@ -208,6 +279,24 @@ mod tests {
         assert!(verdict.is_met());
         verdict.injected("cuts", 2_000, 1_999);
         assert!(!verdict.is_met());
-        assert_eq!(verdict.injected, ["60 kills", "1,999 cuts"]);
+        let row = Row { id: "R3", title: "cuts", seed: 1, took: 1.0, verdict: Ok(verdict) };
+        assert!(table(&[row]).to_string().contains("1,999 cuts"));
+    }
+
+    #[test]
+    fn of_several_runs_the_worst_counts() {
+        let run = |lost: usize, slowest| {
+            let mut verdict = Verdict::default();
+            verdict.counted("kills", 3);
+            verdict.none("lost", vec!["record 7".to_owned(); lost]);
+            verdict.figure("slowest (s)", Wanted::AtMost(5.0), slowest);
+            verdict
+        };
+        let mut sum = run(0, 2.0);
+        sum.add(run(0, 1.0));
+        assert!(sum.is_met());
+        assert_eq!((&sum.injected[0], sum.figures[1].measured), (&(6, "kills".to_owned()), 2.0));
+        sum.add(run(2, 9.0));
+        assert_eq!(sum.missed(), ["lost", "slowest (s)"]);
     }
 }

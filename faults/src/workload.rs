@@ -3,6 +3,8 @@
 //!
 //! Bound: a request is repeated for at most [`PATIENCE`]; then its outcome stays unknown, and the next one is sent.
 
+pub mod paced;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,25 +47,11 @@ pub struct Load {
     pub spoiled: u32,
     /// Records a second of each producer, at most.
     pub rate: Option<f64>,
-    /// How requests are told apart.
-    pub identity: Identity,
-}
-
-/// The two ways that a request says which one it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// `Tidemill-Producer-Id` and `Tidemill-Producer-Seq`.
-    Sequence,
-    /// `Idempotency-Key`.
-    Key,
-    /// Half of the producers so, half so.
-    Both,
 }
 
 impl Load {
     pub fn new(topic: &'static str, producers: u32, records: u64) -> Self {
-        let identity = Identity::Both;
-        Self { topic, producers, records, batch: 1..=50, keys: 20, spoiled: 40, rate: None, identity }
+        Self { topic, producers, records, batch: 1..=50, keys: 20, spoiled: 40, rate: None }
     }
 
     /// Until [`Progress::finish`].
@@ -77,8 +65,6 @@ impl Load {
 pub struct Progress {
     /// Records that were acknowledged.
     pub acknowledged: AtomicU64,
-    /// Requests that had to be sent more than once.
-    pub repeated: AtomicU64,
     finished: AtomicBool,
 }
 
@@ -170,7 +156,7 @@ impl Producer {
             if matches!(outcome, Outcome::Ok(_)) {
                 self.progress.acknowledged.fetch_add(items.len() as u64, Ordering::Relaxed);
             }
-            self.history.append(Append { items, outcome, sent });
+            self.history.append(Append { items, outcome, sent, at: Instant::now() });
             if let Some(rate) = self.load.rate {
                 let due = Duration::from_secs_f64(self.taken as f64 / rate);
                 sleep(due.saturating_sub(started.elapsed())).await;
@@ -198,14 +184,11 @@ impl Producer {
     /// Sends until it is known what became of it.
     async fn send(&mut self, seq: u64, body: &str, spoiled: bool) -> (Outcome, u32) {
         let deadline = Instant::now() + PATIENCE;
-        let mut sent = 0;
+        let (mut sent, mut last) = (0, "no host was up".to_owned());
         loop {
             let url = live(&self.hosts, &mut self.rng).and_then(|host| host.url());
             if let Some(url) = url {
                 sent += 1;
-                if sent == 2 {
-                    self.progress.repeated.fetch_add(1, Ordering::Relaxed);
-                }
                 let identity = self.identity(seq);
                 match attempt(&url, self.load.topic, &identity, body, REQUEST).await {
                     Attempt::Ok(parts) if !spoiled => return (Outcome::Ok(parts), sent),
@@ -218,24 +201,20 @@ impl Producer {
                         self.history.surprise(format!("producer {} request {seq}: {why}", self.number));
                         return (Outcome::Unknown, sent);
                     }
-                    Attempt::Open(_) => {}
+                    Attempt::Open(why) => last = why,
                 }
             }
             if Instant::now() > deadline {
-                self.history.surprise(format!("producer {} gave up on request {seq}", self.number));
+                self.history.surprise(format!("producer {} gave up on request {seq}: {last}", self.number));
                 return (Outcome::Unknown, sent);
             }
             sleep(PAUSE.mul_f64(self.rng.f64())).await;
         }
     }
 
+    /// Half of the producers give each request a name, half number them.
     fn identity(&self, seq: u64) -> Vec<(&'static str, String)> {
-        let by_key = match self.load.identity {
-            Identity::Sequence => false,
-            Identity::Key => true,
-            Identity::Both => self.number % 2 == 1,
-        };
-        if by_key {
+        if self.number % 2 == 1 {
             vec![("idempotency-key", format!("p{}-{seq}", self.number))]
         } else {
             vec![

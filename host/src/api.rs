@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod groups;
 mod guard;
+mod letters;
 mod metrics;
 mod openapi;
 mod params;
@@ -47,6 +48,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{HostId, Micros};
+use crate::letters::Letters;
 use crate::log::Log;
 use crate::log::offsets::Groups;
 use crate::pg::durability::Durability;
@@ -139,6 +141,10 @@ impl ApiState {
             status: StatusCache::default(),
             shutdown: CancellationToken::new(),
         }
+    }
+
+    fn letters(&self) -> &Letters {
+        &self.runtime.services().letters
     }
 
     /// The switch behind `/readyz`.

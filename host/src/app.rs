@@ -15,6 +15,7 @@ use crate::archive::{ArchiveError, Archiver, ArchiverOptions, Bucket, BucketErro
 use crate::clock::Clock;
 use crate::config::plan::Plan;
 use crate::config::plugins::PluginFolders;
+use crate::letters::Letters;
 use crate::log::hosts::{Hosts, Member};
 use crate::log::offsets::Groups;
 use crate::log::{Log, LogOptions};
@@ -64,6 +65,8 @@ pub struct AppOptions {
     pub bucket: Option<String>,
     pub archiver: ArchiverOptions,
     pub segments: MaintainerOptions,
+    /// How long dead letters stay that nobody redrives or drops; None is for ever.
+    pub keep_letters: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -195,12 +198,14 @@ impl App {
             listener.local_addr().map(|address| format!("http://{address}")).map_err(AppError::Serve)?;
         let member = Member { host: host.clone(), version: env!("CARGO_PKG_VERSION"), url: url.clone() };
         let shares = Shares::new(hosts.clone(), member);
+        let letters = Letters::new(log.clone());
         let services = Services {
             log: log.clone(),
             replay: replay.clone(),
             groups: groups.clone(),
             shares: shares.clone(),
             registry: Registry::new(pool.clone()),
+            letters: letters.clone(),
             host: host.clone(),
         };
         // Of what a query reads, this is the part that is not archived.
@@ -257,6 +262,7 @@ impl App {
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
         app.tasks.spawn(app.log.clone().watch_server(token.clone()));
+        app.tasks.spawn(letters.watch(options.keep_letters, token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod client;
 pub mod consume;
+pub mod dlq;
 pub mod group;
 pub mod output;
 pub mod plugin;
@@ -44,6 +45,7 @@ enum Verb {
     Consume(consume::ConsumeArgs),
     Query(query::QueryArgs),
     Group(group::GroupArgs),
+    Dlq(dlq::DlqArgs),
     Plugin(plugin::PluginArgs),
     Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
@@ -70,6 +72,7 @@ pub fn run() -> ExitCode {
             Verb::Consume(args) => consume::run(args).await,
             Verb::Query(args) => query::run(args).await,
             Verb::Group(args) => group::run(args).await,
+            Verb::Dlq(args) => dlq::run(args).await,
             Verb::Plugin(args) => plugin::run(args).await,
             Verb::Status(args) => status::run(args).await,
             Verb::Schema(args) => schema::run(args),

@@ -8,6 +8,7 @@ pub mod api;
 
 pub mod pipeline;
 
+pub mod letters;
 pub mod state;
 
 pub mod plugin;

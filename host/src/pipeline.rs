@@ -9,6 +9,7 @@
 //! is what tasks take over between two batches through [`current`]. A candidate may run beside a stage first: [`shadow`].
 
 pub mod backoff;
+pub mod breaker;
 pub mod check;
 pub mod commit;
 pub mod component;

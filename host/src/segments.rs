@@ -281,7 +281,15 @@ impl Maintainer {
         .await?;
         let tombstones: i64 = sqlx::query_scalar(
             "WITH gone AS (
-                 DELETE FROM tidemill.tombstones WHERE created_at < clock_timestamp() - make_interval(secs => $1)
+                 -- What late messages changed at the head of a group stays until the group has moved on: below a floor
+                 -- there, readers that are up to date would begin anew again and again.
+                 DELETE FROM tidemill.tombstones d
+                  WHERE (d.late_offset IS NULL OR NOT EXISTS (
+                            SELECT FROM tidemill.tables t JOIN tidemill.topics p ON p.name = t.topic
+                              JOIN tidemill.consumer_offsets o
+                                ON o.group_name = t.group_name AND o.topic_id = p.topic_id AND o.partition = d.partition
+                             WHERE t.table_id = d.table_id AND o.next_offset <= d.c_offset))
+                    AND created_at < clock_timestamp() - make_interval(secs => $1)
                  RETURNING table_id, partition, c_offset
              ), floors AS (
                  INSERT INTO tidemill.tombstone_floors AS f (table_id, partition, c_offset)

@@ -8,6 +8,7 @@
 
 pub mod apply;
 pub mod feed;
+pub mod late;
 pub mod spec;
 
 use std::collections::HashMap;
@@ -306,13 +307,13 @@ impl Tables {
         if forgotten {
             return Ok(None);
         }
-        let upserts = sqlx::query_scalar(AssertSqlSafe(table.sql.changed.clone()))
+        let mut upserts = sqlx::query_scalar(AssertSqlSafe(table.sql.changed.clone()))
             .bind(&partitions)
             .bind(&offsets)
             .fetch_all(&mut *transaction)
             .await?;
-        let deletes = sqlx::query_scalar(
-            "SELECT DISTINCT d.key FROM tidemill.tombstones d
+        let noted: Vec<(serde_json::Value, bool)> = sqlx::query_as(
+            "SELECT DISTINCT d.key, d.gone FROM tidemill.tombstones d
                JOIN unnest($2::int[], $3::bigint[]) AS s(partition, next) ON d.partition = s.partition
               WHERE d.table_id = $1 AND d.c_offset >= s.next",
         )
@@ -321,6 +322,13 @@ impl Tables {
         .bind(&offsets)
         .fetch_all(&mut *transaction)
         .await?;
+        let (deletes, late): (Vec<_>, Vec<_>) = noted.into_iter().partition(|(_, gone)| *gone);
+        let keys = |noted: Vec<(serde_json::Value, bool)>| noted.into_iter().map(|(key, _)| key).collect();
+        let (deletes, late): (Vec<_>, Vec<_>) = (keys(deletes), keys(late));
+        if !late.is_empty() {
+            let rows = sqlx::query_scalar(AssertSqlSafe(table.sql.late.clone())).bind(&late);
+            upserts.extend(rows.fetch_all(&mut *transaction).await?);
+        }
         transaction.commit().await?;
         Ok(Some(Changes { upserts, deletes, position }))
     }

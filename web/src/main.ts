@@ -8,11 +8,13 @@ import "./styles/console.css";
 import "./styles/charts.css";
 import "./styles/storage.css";
 import "./styles/plugins.css";
+import "./styles/letters.css";
 import { h, setText } from "./dom.ts";
 import { clock } from "./format.ts";
 import { installHook } from "./hook.ts";
 import { StatusPoll, type HostView } from "./net/status.ts";
 import { ConsolePage } from "./pages/consolePage.ts";
+import { LettersPage } from "./pages/lettersPage.ts";
 import { MapPage } from "./pages/mapPage.ts";
 import type { Page } from "./pages/page.ts";
 import { PipelinesPage } from "./pages/pipelinesPage.ts";
@@ -25,13 +27,14 @@ import { currentTheme, flipTheme, onSystemTheme } from "./theme.ts";
 /** A tab out of sight for this long gives its connections back; browsers allow a host only six. */
 const HIDDEN_MS = 4_000;
 
-const TABS: readonly Route[] = [{ page: "map" }, { page: "pipelines" }, { page: "topics", topic: null }, { page: "query", sql: null }, { page: "storage" }];
+const TABS: readonly Route[] = [{ page: "map" }, { page: "pipelines" }, { page: "letters", group: null }, { page: "topics", topic: null }, { page: "query", sql: null }, { page: "storage" }];
 
 class Shell {
   private readonly mapPage = new MapPage();
   private readonly pages: Record<Route["page"], Page> = {
     map: this.mapPage,
     pipelines: new PipelinesPage(),
+    letters: new LettersPage(),
     topics: new TopicsPage(),
     query: new ConsolePage(),
     storage: new StoragePage(),

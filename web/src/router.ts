@@ -1,9 +1,10 @@
-// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/topics, #/topics/NAME, #/query,
+// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/letters, #/letters/GROUP, #/topics, #/topics/NAME, #/query,
 // #/query?sql=STATEMENT, #/storage.
 
 export type Route =
   | { page: "map" }
   | { page: "pipelines" }
+  | { page: "letters"; group: string | null }
   | { page: "topics"; topic: string | null }
   | { page: "query"; sql: string | null }
   | { page: "storage" };
@@ -12,6 +13,7 @@ export function parseRoute(hash: string): Route {
   const [path = "", query = ""] = split(hash.replace(/^#\/?/, ""), "?");
   const parts = path.split("/");
   if (parts[0] === "pipelines") return { page: "pipelines" };
+  if (parts[0] === "letters") return { page: "letters", group: parts[1] ? decode(parts[1]) : null };
   if (parts[0] === "topics") return { page: "topics", topic: parts[1] ? decode(parts[1]) : null };
   if (parts[0] === "query") return { page: "query", sql: query.startsWith("sql=") ? decode(query.slice(4)) : null };
   if (parts[0] === "storage") return { page: "storage" };
@@ -19,6 +21,7 @@ export function parseRoute(hash: string): Route {
 }
 
 export function href(route: Route): string {
+  if (route.page === "letters" && route.group !== null) return `#/letters/${encodeURIComponent(route.group)}`;
   if (route.page === "topics" && route.topic !== null) return `#/topics/${encodeURIComponent(route.topic)}`;
   if (route.page === "query" && route.sql !== null) return `#/query?sql=${encodeURIComponent(route.sql)}`;
   return `#/${route.page}`;

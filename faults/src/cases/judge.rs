@@ -1,13 +1,13 @@
 //! The checks that most cases end with: everything that was done and seen, held against everything that must hold.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::check;
 use crate::cluster::Cluster;
 use crate::cluster::pipeline::{INBOUND, OUTBOUND, TABLE};
+use crate::cold;
 use crate::history::{Append, History, Outcome, Read};
 use crate::observe::{self, Tail, Watch};
 use crate::report::Verdict;
@@ -46,7 +46,7 @@ impl Witness {
         cluster.settle().await?;
         cluster.all_alive().await?;
         let appends = self.history.appends();
-        count(&appends, &self.progress, verdict);
+        count(&appends, verdict);
         let inbound = observe::by_sql(&cluster.server, INBOUND).await?;
         let outbound = observe::by_sql(&cluster.server, OUTBOUND).await?;
         let rows = observe::table(&cluster.server, TABLE).await?;
@@ -59,15 +59,18 @@ impl Witness {
         Ok(())
     }
 
-    /// The same for topics that nothing is made of.
-    pub async fn judge_topic(self, cluster: &Cluster, topic: &str, verdict: &mut Verdict) -> Result<()> {
+    /// The same for a topic that leaves Postgres: each host reads all of it from its first offset on, out of the bucket and
+    /// out of Postgres. All that was appended must have come back byte by byte.
+    pub async fn judge_archived(self, cluster: &Cluster, topic: &str, verdict: &mut Verdict) -> Result<()> {
         cluster.all_alive().await?;
         let appends = self.history.appends();
-        count(&appends, &self.progress, verdict);
-        let log = observe::by_sql(&cluster.server, topic).await?;
-        let mut findings = Findings::of(&appends, &log);
-        self.finish(cluster, &[(topic, &log)], &mut findings, verdict).await?;
+        count(&appends, verdict);
+        let host = cluster.hosts.first().context("a cluster has hosts")?;
+        let whole = cold::whole(&cluster.server, host, topic).await?;
+        let mut findings = Findings::of(&appends, &whole.log);
+        self.finish(cluster, &[(topic, &whole.log)], &mut findings, verdict).await?;
         findings.report(verdict);
+        verdict.none("records with other bytes than were sent", whole.altered);
         Ok(())
     }
 
@@ -107,14 +110,15 @@ impl Witness {
 }
 
 /// How much there was of everything.
-fn count(appends: &[Append], progress: &Progress, verdict: &mut Verdict) {
+fn count(appends: &[Append], verdict: &mut Verdict) {
     let of = |which: fn(&Outcome) -> bool| {
         appends.iter().filter(|append| which(&append.outcome)).map(|append| append.items.len() as u64).sum()
     };
     verdict.counted("records acknowledged", of(|outcome| matches!(outcome, Outcome::Ok(_))));
     verdict.counted("records refused", of(|outcome| *outcome == Outcome::Fail));
     verdict.counted("records unknown", of(|outcome| *outcome == Outcome::Unknown));
-    verdict.counted("requests repeated", progress.repeated.load(Ordering::Relaxed));
+    let repeated = appends.iter().filter(|append| append.sent > 1).count();
+    verdict.counted("requests sent more than once", repeated as u64);
 }
 
 /// Violations, by kind.
@@ -132,10 +136,9 @@ struct Findings {
 impl Findings {
     /// Of the topic that was appended to.
     fn of(appends: &[Append], log: &check::Log) -> Self {
-        let mut findings = Self::default();
-        findings.lost = check::lost(appends, log);
-        findings.aborted = check::aborted(appends, log);
-        findings.aborted.extend(check::invented(appends, log));
+        let mut aborted = check::aborted(appends, log);
+        aborted.extend(check::invented(appends, log));
+        let mut findings = Self { lost: check::lost(appends, log), aborted, ..Self::default() };
         findings.add_log(log);
         findings
     }

@@ -18,8 +18,12 @@ use crate::report::Verdict;
 use crate::run::Run;
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R1", title: "kill -9 storm through a pipeline", run: |run| storm(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R1",
+    title: "kill -9 storm through a pipeline",
+    endless: false,
+    run: |run| storm(run).boxed(),
+};
 
 const HOSTS: usize = 3;
 const PRODUCERS: u32 = 4;

@@ -19,8 +19,12 @@ use crate::report::{Verdict, Wanted};
 use crate::run::Run;
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R3", title: "connections reset exactly at COMMIT", run: |run| cuts(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R3",
+    title: "connections reset exactly at COMMIT",
+    endless: false,
+    run: |run| cuts(run).boxed(),
+};
 
 const HOSTS: usize = 2;
 const PRODUCERS: u32 = 8;

@@ -20,8 +20,12 @@ use crate::report::{Verdict, Wanted};
 use crate::run::Run;
 use crate::workload::{Load, produce};
 
-pub const CASE: Case =
-    Case { id: "R5", title: "host paused past its leases, then woken", run: |run| pauses(run).boxed() };
+pub const CASE: Case = Case {
+    id: "R5",
+    title: "host paused past its leases, then woken",
+    endless: false,
+    run: |run| pauses(run).boxed(),
+};
 
 const HOSTS: usize = 2;
 const PRODUCERS: u32 = 4;

@@ -23,6 +23,7 @@ use crate::workload::{Attempt, attempt};
 pub const CASE: Case = Case {
     id: "R7",
     title: "each request 1 to 5 times at once, to two hosts",
+    endless: false,
     run: |run| repeats(run).boxed(),
 };
 
@@ -99,7 +100,7 @@ impl Repeater {
                 }
             }
             let outcome = first.map_or(Outcome::Unknown, Outcome::Ok);
-            self.history.append(Append { items, outcome, sent: copies as u32 });
+            self.history.append(Append { items, outcome, sent: copies as u32, at: Instant::now() });
         }
         wrong
     }

@@ -21,7 +21,7 @@ fn log() -> Log {
 
 fn appended(ids: &[u64], outcome: Outcome) -> Append {
     let items = ids.iter().map(|id| item(*id, if *id < 100 { 1 } else { 2 }, (*id % 100) as u32)).collect();
-    Append { items, outcome, sent: 1 }
+    Append { items, outcome, sent: 1, at: std::time::Instant::now() }
 }
 
 fn parts() -> Outcome {

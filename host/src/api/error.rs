@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::ids::{NameError, Offset, Partition};
+use crate::letters::LetterError;
 use crate::log::{AppendError, FetchError, LogError};
 use crate::pipeline::reload::PushError;
 use crate::registry::RegistryError;
@@ -243,6 +244,19 @@ impl From<RegistryError> for ApiError {
             RegistryError::Impossible(_) => Self::conflict("plugin_impossible", message)
                 .hint("GET /v1/plugins lists what is stored; push a component to store it again"),
             RegistryError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<LetterError> for ApiError {
+    fn from(error: LetterError) -> Self {
+        let message = error.to_string();
+        match error {
+            LetterError::Unknown(_) => Self::not_found("dead_letter_not_found", message)
+                .hint("it was redriven or dropped; GET /v1/dead-letters lists them"),
+            LetterError::Impossible(_) => Self::conflict("dead_letter_orphaned", message)
+                .hint("start the pipeline with that group, or drop the letter"),
+            LetterError::Postgres(error) => error.into(),
         }
     }
 }

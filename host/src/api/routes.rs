@@ -12,8 +12,8 @@ use tower_http::compression::CompressionLayer;
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::{
-    ApiState, groups, metrics, openapi, plugins, produce, query, records, segments, status, stream, tables,
-    topics, web,
+    ApiState, groups, letters, metrics, openapi, plugins, produce, query, records, segments, status, stream,
+    tables, topics, web,
 };
 
 /// One method of one path.
@@ -70,6 +70,11 @@ pub fn all() -> Vec<Route> {
         write(Method::DELETE, "/v1/groups/{group}", delete(groups::remove)),
         write(Method::POST, "/v1/groups/{group}/seek", post(groups::seek)),
         write(Method::POST, "/v1/groups/{group}/commit", post(groups::commit)),
+        read("/v1/dead-letters", get(letters::list)),
+        read("/v1/dead-letters/{id}", get(letters::show)),
+        write(Method::DELETE, "/v1/dead-letters/{id}", delete(letters::remove)),
+        write(Method::POST, "/v1/dead-letters/redrive", post(letters::redrive)),
+        write(Method::POST, "/v1/dead-letters/drop", post(letters::drop)),
         Route { method: Method::POST, path: "/v1/query", handler: post(query::run), compress: false },
     ]
 }

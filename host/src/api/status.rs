@@ -20,6 +20,7 @@ use super::topics::{self, TopicView};
 use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
+use crate::letters::LetterCount;
 use crate::log::epochs::ServerFacts;
 use crate::log::hosts::{HostView, Hosts};
 use crate::log::offsets::GroupLag;
@@ -51,6 +52,7 @@ struct Status<'a> {
     pipeline_files: Option<FilesError>,
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
+    dead_letters: Vec<LetterCount>,
     tables: Vec<TableInfo>,
     hosts: Vec<HostView>,
 }
@@ -109,9 +111,10 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
     let hosts = Hosts::new(state.log.pool().clone());
-    let (topics, lags, tables, hosts, server) = tokio::try_join!(
+    let (topics, lags, dead_letters, tables, hosts, server) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
+        async { state.letters().counts().await.map_err(ApiError::from) },
         async { state.tables.list().await.map_err(ApiError::from) },
         async { hosts.list().await.map_err(ApiError::from) },
         async { state.log.server_facts().await.map_err(ApiError::from) },
@@ -139,6 +142,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         pipeline_files: state.runtime.files_error(),
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
+        dead_letters,
         tables,
         hosts,
     };

@@ -9,13 +9,16 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use super::client::ClientArgs;
-use super::client::views::{HostInfo, Pipeline, Status, TableInfo};
+use super::client::views::{DeadLetterCount, HostInfo, Pipeline, Status, TableInfo};
 use super::group::group_table;
 use super::output::{count, plain, print, print_json, rate, seconds, short_digest, size, table};
 use super::topic::topic_table;
 
 /// Clears the screen and goes to its top left corner.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J\u{1b}[3J";
+
+/// Where the host stops counting the dead letters of a group.
+const LETTERS_COUNTED: u64 = 100_000;
 
 /// Show the running host: pipelines, topics, groups, rates, lag
 #[derive(Args, Debug)]
@@ -89,6 +92,7 @@ fn screen(status: &Status) -> String {
     }
     section(&mut out, "topics", &topic_table(&status.topics));
     section(&mut out, "consumer groups", &group_table(&status.groups));
+    section(&mut out, "dead letters", &letter_counts(&status.dead_letters));
     section(&mut out, "tables", &table_table(&status.tables));
     // One host alone is the one at the top.
     if status.hosts.len() > 1 {
@@ -170,6 +174,18 @@ fn reasons(out: &mut String, pipeline: &Pipeline) {
     }
 }
 
+fn letter_counts(counts: &[DeadLetterCount]) -> Table {
+    let mut out = table(&["GROUP", ">LETTERS", ">QUEUED"]);
+    for group in counts {
+        let letters = match group.letters {
+            LETTERS_COUNTED.. => format!("{} or more", count(LETTERS_COUNTED)),
+            letters => count(letters),
+        };
+        out.add_row([plain(&group.group), letters, count(group.queued)]);
+    }
+    out
+}
+
 fn table_table(tables: &[TableInfo]) -> Table {
     let mut out = table(&["TABLE", "STAGE", "KEY", ">ROWS"]);
     for info in tables {
@@ -207,6 +223,7 @@ mod tests {
                 "group": null, "from": null, "to": { "default": "positions" }, "state": "backoff",
                 "reason": "trap: out\u{1b}[2J of fuel", "restarts": 2, "records_in": 0, "records_out": 5, "refused": 0,
                 "records_in_per_second": 0.0, "records_out_per_second": 999.8, "lag": null, "tasks": [] }] }],
+            "dead_letters": [{ "group": "latest", "letters": 100000, "queued": 7 }],
             "topics": [], "groups": [{ "group": "latest", "topic": "positions", "stage": null, "lag": 1234,
                 "records_per_second": 10.0, "partitions": [] }],
             "tables": [], "hosts": [
@@ -215,7 +232,16 @@ mod tests {
         }))
         .unwrap();
         let screen = screen(&status);
-        for part in ["fsync off", "1,000/s", "1,234", "fleet is backoff: trap", "1.0 MiB", "h-2   0.1.0"] {
+        let parts = [
+            "fsync off",
+            "1,000/s",
+            "1,234",
+            "fleet is backoff: trap",
+            "1.0 MiB",
+            "100,000 or more",
+            "h-2   0.1.0",
+        ];
+        for part in parts {
             assert!(screen.contains(part), "{part:?} is not in\n{screen}");
         }
         assert!(!screen.contains('\u{1b}'), "{screen}");

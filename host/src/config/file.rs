@@ -154,6 +154,9 @@ pub struct Stage {
     /// What a new version of the plugin has to show, while the stage runs, before the version before is let go.
     #[serde(default)]
     pub probation: Probation,
+    /// When a stage whose plugin fails on most of its messages stops taking batches for a while.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// What the plugin may import beside its log. Default: nothing.
     #[schemars(example = ["state", "clock"])]
     #[serde(default)]
@@ -218,6 +221,28 @@ pub struct Probation {
     /// Share of the messages that it may refuse beyond what the version before refuses, 0 to 1. Default 0.01.
     #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.01))]
     pub errors: Option<f64>,
+}
+
+/// When a partition of a stage stops taking batches for a while, since the plugin traps, runs out of time or memory, or
+/// answers with nonsense on most of its messages.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Messages given up on within the window that open it, 0 to 10,000; 0 turns it off. Default 20.
+    #[schemars(range(max = 10_000), extend("default" = 20))]
+    pub failures: Option<u32>,
+    /// The time in which they are counted, 1s to 1h. Default "60s".
+    #[schemars(example = "60s", extend("default" = "60s"))]
+    pub window: Option<String>,
+    /// The share of the messages in the window that must be more than this, 0 to 1. Default 0.5.
+    #[schemars(range(min = 0.0, max = 1.0), extend("default" = 0.5))]
+    pub share: Option<f64>,
+    /// How long it stays open at first, 10ms to 1h; doubled each time. Default "1s".
+    #[schemars(example = "1s", extend("default" = "1s"))]
+    pub wait: Option<String>,
+    /// How long it stays open at most, 10ms to 1d. Default "5m".
+    #[schemars(example = "5m", extend("default" = "5m"))]
+    pub longest: Option<String>,
 }
 
 /// How much one call of a plugin gets.

@@ -125,6 +125,8 @@ pub struct StagePlan {
     /// Deliveries of one message before `on_error` applies, 1..=100; default 5. Counts those that asked for a retry.
     pub max_attempts: u32,
     pub probation: Probation,
+    /// None: it never stops.
+    pub breaker: Option<Breaker>,
     pub batch: BatchLimits,
     /// What it reads; None for a producer.
     pub input: Option<Input>,
@@ -238,6 +240,33 @@ impl Probation {
 impl Default for Probation {
     fn default() -> Self {
         Self { batches: 20, time: Duration::from_secs(10), errors: 0.01 }
+    }
+}
+
+/// When a partition stops taking batches for a while, since its plugin fails on most messages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Breaker {
+    /// Messages given up on within the window that open it, 1..=10,000; default 20.
+    pub failures: u32,
+    /// 1 s..=1 h; default 60 s.
+    pub window: Duration,
+    /// They must be more than this share of the messages in the window, 0..=1; default 0.5.
+    pub share: f64,
+    /// How long it is open at first, 10 ms..=1 h; doubled each time. Default 1 s.
+    pub wait: Duration,
+    /// And at most, 10 ms..=1 day; default 5 min.
+    pub longest: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 20,
+            window: Duration::from_secs(60),
+            share: 0.5,
+            wait: Duration::from_secs(1),
+            longest: Duration::from_secs(300),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ pub fn required(kind: StageKind) -> &'static [&'static str] {
 
 fn absent(kind: StageKind) -> &'static [&'static str] {
     match kind {
-        StageKind::Producer => &["from", "group", "start", "tables", "on_error", "max_attempts"],
+        StageKind::Producer => &["from", "group", "start", "tables", "on_error", "max_attempts", "breaker"],
         StageKind::Transform => &["tables"],
         StageKind::Materializer => &["to"],
         StageKind::Sink => &["to", "tables"],

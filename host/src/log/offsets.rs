@@ -425,6 +425,22 @@ pub async fn advance_in(
     if changed == 1 { Ok(()) } else { Err(CommitError::Fenced) }
 }
 
+/// Holds a group's partition at the lease's epoch until the transaction ends, without moving it, and gives its offset. First
+/// statement, as above.
+pub async fn hold_in(connection: &mut Session, lease: &Lease) -> Result<Offset, CommitError> {
+    let offset: Option<i64> = sqlx::query_scalar(
+        "SELECT next_offset FROM tidemill.consumer_offsets
+          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 FOR NO KEY UPDATE",
+    )
+    .bind(lease.group.as_str())
+    .bind(lease.topic.0)
+    .bind(lease.partition as i32)
+    .bind(lease.epoch.0)
+    .fetch_optional(connection)
+    .await?;
+    offset.map(|offset| offset as Offset).ok_or(CommitError::Fenced)
+}
+
 /// Stores a producer's new position, inside the transaction that appends what it covers. First statement, as above.
 pub async fn advance_source_in(
     connection: &mut Session,

@@ -29,6 +29,8 @@ pub const CHANNEL: &str = "tidemill_appended";
 pub const PLUGINS: &str = "tidemill_plugins";
 /// Says that a host came, is leaving, or has let go of a lease.
 pub const HOSTS: &str = "tidemill_hosts";
+/// Says that dead letters were queued; `tidemill.redrive` sends it.
+pub const LETTERS: &str = "tidemill_letters";
 
 /// The shortest time between two NOTIFYs of one hub.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -52,9 +54,11 @@ struct Shared {
     send: Notify,
     plugins: watch::Sender<()>,
     hosts: watch::Sender<()>,
+    letters: watch::Sender<()>,
 }
 
-/// Waits for a topic to grow, for [`PLUGINS`] or for [`HOSTS`]. Made before the first read, it misses nothing that comes after.
+/// Waits for a topic to grow, for [`PLUGINS`], [`HOSTS`] or [`LETTERS`]. Made before the first read, it misses nothing that
+/// comes after.
 #[derive(Debug)]
 pub struct Waiter(watch::Receiver<()>);
 
@@ -69,6 +73,7 @@ impl NotifyHub {
             send: Notify::new(),
             plugins: watch::Sender::new(()),
             hosts: watch::Sender::new(()),
+            letters: watch::Sender::new(()),
         });
         let mut tasks = vec![tokio::spawn(notify(shared.clone(), pool))];
         if let Some(options) = listen {
@@ -103,6 +108,11 @@ impl NotifyHub {
     pub fn hosts(&self) -> Waiter {
         Waiter(self.shared.hosts.subscribe())
     }
+
+    /// Waits for [`LETTERS`] from now on.
+    pub fn letters(&self) -> Waiter {
+        Waiter(self.shared.letters.subscribe())
+    }
 }
 
 impl Waiter {
@@ -126,6 +136,7 @@ impl Shared {
     fn wake_all(&self) {
         self.plugins.send_replace(());
         self.hosts.send_replace(());
+        self.letters.send_replace(());
         locked(&self.topics).values().for_each(|waiters| {
             waiters.send_replace(());
         });

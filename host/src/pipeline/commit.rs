@@ -15,13 +15,17 @@ use super::stage::{Stage, StageError};
 use super::status::State;
 use super::version::Version;
 use crate::config::plan::Acks;
+use crate::crash;
 use crate::ids::{Offset, TopicName};
-use crate::log::AppendError;
+use crate::letters::Letter;
+use crate::letters::redrive::{self as letters, settle_in};
 use crate::log::append::{InputRange, Lineage, OutBatch, append_in};
 use crate::log::encode::headers_to_json;
-use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in};
+use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in, hold_in};
+use crate::log::{AppendError, LogError};
 use crate::pg::pool::{Pool, Session};
 use crate::tables::apply::apply_in;
+use crate::tables::late::apply_late_in;
 
 /// What the commit moves.
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +34,17 @@ pub enum Step<'a> {
     Group { lease: &'a Lease, from: Offset, to: Offset },
     /// A producer, to a new position.
     Source { lease: &'a SourceLease, position: &'a [u8] },
+    /// A dead letter that was run again, to its end. The group stays where it is.
+    Letter { lease: &'a Lease, letter: &'a Letter },
 }
 
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Its user has changed or dropped it: what it led to is not to be written.
+    #[error("the dead letter was changed")]
+    Moot,
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -47,6 +56,15 @@ enum Standing {
     Done,
     NotDone,
     Fenced,
+    Moot,
+}
+
+/// How a commit ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    Stored,
+    /// Nothing was written: the dead letter is not the one that was run any more.
+    Moot,
 }
 
 /// Writes a batch's effects, again and again until it is known that they are stored or that they may not be.
@@ -58,7 +76,7 @@ pub async fn commit(
     step: Step<'_>,
     effects: &Effects,
     token: &CancellationToken,
-) -> Result<(), StageError> {
+) -> Result<Committed, StageError> {
     let mut backoff = Backoff::default();
     let mut tried = false;
     loop {
@@ -70,6 +88,9 @@ pub async fn commit(
         if matches!(error, WriteError::Commit(CommitError::Fenced)) && !tried {
             return Err(fenced(stage, step));
         }
+        if matches!(error, WriteError::Moot) && !tried {
+            return Ok(Committed::Moot);
+        }
         if let WriteError::Append(error) = &error
             && is_final(error)
         {
@@ -78,7 +99,7 @@ pub async fn commit(
         tried = true;
         tracing::warn!(stage = stage.label(), %error, "commit not confirmed, asking what happened");
         let partition = match step {
-            Step::Group { lease, .. } => lease.partition,
+            Step::Group { lease, .. } | Step::Letter { lease, .. } => lease.partition,
             Step::Source { .. } => 0,
         };
         stage.cell.set(partition, State::Backoff, Some(format!("commit not confirmed: {error}")));
@@ -89,13 +110,14 @@ pub async fn commit(
             match standing(stage, step).await {
                 Ok(Standing::Done) => {
                     after(stage, effects);
-                    return Ok(());
+                    return Ok(Committed::Stored);
                 }
                 Ok(Standing::Fenced) => return Err(fenced(stage, step)),
                 // Refused, and by nobody's lease: the log is not the one that the batch was read from.
                 Ok(Standing::NotDone) if matches!(error, WriteError::Commit(CommitError::Fenced)) => {
                     return Err(fenced(stage, step));
                 }
+                Ok(Standing::Moot) => return Ok(Committed::Moot),
                 Ok(Standing::NotDone) => break,
                 Err(error) => tracing::debug!(stage = stage.label(), %error, "Postgres does not answer"),
             }
@@ -104,7 +126,7 @@ pub async fn commit(
         wait(backoff.pause(), token).await;
     }
     after(stage, effects);
-    Ok(())
+    Ok(Committed::Stored)
 }
 
 /// Whether the same append can never succeed.
@@ -125,7 +147,7 @@ async fn wait(duration: Duration, token: &CancellationToken) {
 
 fn fenced(stage: &Stage, step: Step<'_>) -> StageError {
     match (step, &stage.input) {
-        (Step::Group { lease, .. }, Some(topic)) => {
+        (Step::Group { lease, .. } | Step::Letter { lease, .. }, Some(topic)) => {
             StageError::Fenced { topic: topic.name.clone(), partition: lease.partition }
         }
         _ => StageError::Again("another host took this producer over".to_string()),
@@ -154,6 +176,8 @@ async fn write(
     let pool: &Pool = stage.services.log.pool();
     let digest = version.digest();
     let mut transaction = pool.begin().await?;
+    // Of a letter, where its group stands now.
+    let mut late = None;
     let lineage_input = match step {
         Step::Group { lease, from, to } => {
             advance_in(&mut transaction, lease, from, to, digest).await?;
@@ -166,12 +190,22 @@ async fn write(
             }
             None
         }
+        Step::Letter { lease, letter } => {
+            late = Some(hold_in(&mut transaction, lease).await?);
+            if !settle_in(&mut transaction, letter).await? {
+                return Err(WriteError::Moot);
+            }
+            Some(InputRange { partition: lease.partition, offset: letter.record.offset })
+        }
     };
     if let Some(state) = &effects.state {
         state.store_in(&mut transaction).await?;
     }
     for (table, changes) in &effects.tables {
-        apply_in(&mut transaction, table, changes.clone()).await?;
+        match late {
+            None => apply_in(&mut transaction, table, changes.clone()).await?,
+            Some(now) => apply_late_in(&mut transaction, table, changes.clone(), now).await?,
+        }
     }
     if let Some(topic) = &stage.input {
         for letter in &effects.dead {
@@ -193,7 +227,13 @@ async fn write(
         };
         append_in(&mut transaction, batch).await?;
     }
+    if late.is_some() {
+        crash::point("letter.commit");
+    }
     transaction.commit().await?;
+    if late.is_some() {
+        crash::point("letter.committed");
+    }
     Ok(())
 }
 
@@ -202,7 +242,7 @@ fn relaxed(effects: &Effects) -> bool {
     !effects.outputs.is_empty() && effects.outputs.iter().all(|output| output.topic.acks == Acks::Relaxed)
 }
 
-async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, crate::log::LogError> {
+async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, LogError> {
     let groups = &stage.services.groups;
     Ok(match step {
         Step::Group { lease, from, to } => match groups.standing(lease).await? {
@@ -210,6 +250,16 @@ async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, crate::log:
             Some((offset, epoch)) if epoch == lease.epoch && offset == from => Standing::NotDone,
             _ => Standing::Fenced,
         },
+        // The letter first: gone under an epoch that was still ours afterwards, it can only be our commit or its user's.
+        Step::Letter { lease, letter } => {
+            let there = stage.services.letters.standing(letter).await?;
+            match (there, groups.standing(lease).await?) {
+                (letters::Standing::Gone, _) => Standing::Done,
+                (letters::Standing::Changed, _) => Standing::Moot,
+                (_, Some((_, epoch))) if epoch == lease.epoch => Standing::NotDone,
+                _ => Standing::Fenced,
+            }
+        }
         Step::Source { lease, .. } => match groups.source_standing(lease).await? {
             Some((commits, epoch)) if epoch == lease.epoch && commits == lease.commits + 1 => Standing::Done,
             Some((commits, epoch)) if epoch == lease.epoch && commits == lease.commits => Standing::NotDone,
@@ -229,8 +279,9 @@ async fn bury(
     let group = stage.plan.input.as_ref().map(|input| input.group.to_string()).unwrap_or_default();
     sqlx::query(
         "INSERT INTO tidemill.dead_letters (group_name, pipeline, stage, digest, topic, partition, c_offset, ts, key,
-                                            headers, payload, kind, error, attempts)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, tidemill.from_micros($8), $9, $10, $11, $12, $13, $14)",
+                                            headers, payload, kind, error, attempts, appended_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, tidemill.from_micros($8), $9, $10, $11, $12, $13, $14,
+                 tidemill.from_micros($15))",
     )
     .bind(group)
     .bind(stage.cell.pipeline.as_str())
@@ -246,6 +297,7 @@ async fn bury(
     .bind(letter.kind.as_str())
     .bind(&letter.error)
     .bind(letter.attempts as i32)
+    .bind(letter.appended_at)
     .execute(connection)
     .await?;
     Ok(())

@@ -7,7 +7,9 @@
 //! A new version is taken over between two batches. While it is on probation none of this is held against the messages:
 //! at its first failure the version before takes the same batch, and what it refuses the version before is asked about.
 
+mod breaking;
 mod call;
+mod redrive;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::breaker::Breaker;
 use super::commit::{Step, commit};
 use super::current::{Current, is_of_the_host};
 use super::effects::{DeadKind, DeadLetter, Effects};
@@ -25,6 +28,7 @@ use super::status::State;
 use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
 use crate::ids::{Offset, Partition, Place};
+use crate::letters::watch::Queue;
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
 use crate::pg::notify::Waiter;
@@ -148,6 +152,9 @@ struct Task<'a> {
     /// Deliveries so far of the message at `offset`.
     attempts: u32,
     backoff: Backoff,
+    breaker: Breaker,
+    /// Dead letters of the partition that are to run again.
+    queue: Queue,
 }
 
 impl<'a> Task<'a> {
@@ -158,6 +165,7 @@ impl<'a> Task<'a> {
             Intake::new(&stage.services.replay, topic.clone(), lease.partition, place, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
+        let queue = stage.services.letters.queue(lease, topic.name.as_str());
         let state = match stage.plan.grants.contains(&Grant::State) {
             true => {
                 let limits = state_limits(&stage.plan.limits);
@@ -178,14 +186,20 @@ impl<'a> Task<'a> {
             size,
             attempts: 0,
             backoff: Backoff::default(),
+            breaker: Breaker::new(stage.plan.breaker),
+            queue,
         })
     }
 
     async fn run(&mut self, token: &CancellationToken) -> Result<(), StageError> {
         self.set(State::Running, None);
         while !token.is_cancelled() {
+            if !self.may_take(token).await? {
+                continue;
+            }
+            let patience = if self.redrive(token).await? { Duration::ZERO } else { PATIENCE };
             let filled = tokio::select! {
-                filled = self.intake.fill(PATIENCE) => filled,
+                filled = self.intake.fill(patience) => filled,
                 () = token.cancelled() => return Ok(()),
             };
             let there = match filled {
@@ -193,15 +207,14 @@ impl<'a> Task<'a> {
                 Err(error) => return Err(self.explain(error).await),
             };
             if self.current.follow().await? {
-                // What the version before could not do is no fault of this one.
-                self.attempts = 0;
-                self.elder = None;
+                self.new_version();
             }
             if !there {
                 self.check_lease().await?;
                 continue;
             }
-            let batch = self.intake.batch(self.size).to_vec();
+            let size = self.batch_size();
+            let batch = self.intake.batch(size).to_vec();
             let answer = self.call(&batch).await;
             match answer {
                 Ok(Answer::Done(effects, refused)) => match self.current.probation() {
@@ -324,10 +337,7 @@ impl<'a> Task<'a> {
     /// The version on probation has failed: the one before goes on with the batch that is not committed.
     async fn give_up_version(&mut self, reason: &str) -> Result<(), StageError> {
         self.current.give_up(reason).await?;
-        self.attempts = 0;
-        self.elder = None;
-        self.size = self.stage.plan.batch.records as usize;
-        self.backoff.reset();
+        self.new_version();
         Ok(())
     }
 
@@ -364,6 +374,7 @@ impl<'a> Task<'a> {
             self.give_up(&mut effects, record, DeadKind::Reject, reason, attempts);
         }
         self.store(version, batch.len(), effects, token).await?;
+        self.passed(batch.len());
         self.size = (self.size * 2).min(self.stage.plan.batch.records as usize);
         Ok(())
     }
@@ -381,7 +392,7 @@ impl<'a> Task<'a> {
             Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 return self.give_up_version(&reason).await;
             }
-            committed => committed?,
+            committed => drop(committed?),
         }
         self.stage.cell.count(count, effects.records_out(), effects.refused);
         let current = self.current.version();
@@ -394,13 +405,16 @@ impl<'a> Task<'a> {
         self.offset += count as Offset;
         self.attempts = 0;
         self.backoff.reset();
-        self.set(State::Running, None);
+        if !self.is_broken() {
+            self.set(State::Running, None);
+        }
         Ok(())
     }
 
     fn give_up(&self, effects: &mut Effects, record: &Record, kind: DeadKind, error: String, attempts: u32) {
         if self.stage.on_error() == OnError::DeadLetter {
-            effects.dead.push(DeadLetter { record: record.clone(), kind, error, attempts });
+            let appended_at = self.intake.appended_at(record.offset);
+            effects.dead.push(DeadLetter { record: record.clone(), appended_at, kind, error, attempts });
         }
     }
 
@@ -458,7 +472,11 @@ impl<'a> Task<'a> {
         tracing::warn!(stage = self.stage.label(), offset = batch[0].offset, reason, "message given up");
         self.give_up(&mut effects, &batch[0], kind, reason, self.attempts);
         let version = self.current.version().clone();
-        self.store(&version, 1, effects, token).await
+        self.store(&version, 1, effects, token).await?;
+        if kind != DeadKind::Retries {
+            self.message_failed();
+        }
+        Ok(())
     }
 
     /// The call itself failed.
@@ -492,6 +510,7 @@ impl<'a> Task<'a> {
             },
         };
         self.stage.cell.failed(kind.as_str());
+        self.call_failed();
         let stage = self.stage.label();
         tracing::warn!(
             stage,
@@ -507,6 +526,9 @@ impl<'a> Task<'a> {
         self.attempts += 1;
         if self.attempts >= self.stage.plan.max_attempts {
             return self.give_up_first(batch, kind, words, token).await;
+        }
+        if self.is_broken() {
+            return Ok(());
         }
         self.set(State::Backoff, Some(words));
         let wait = self.backoff.pause();

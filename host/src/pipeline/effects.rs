@@ -41,6 +41,7 @@ pub struct Output {
 #[derive(Debug)]
 pub struct DeadLetter {
     pub record: Record,
+    pub appended_at: Micros,
     pub kind: DeadKind,
     pub error: String,
     pub attempts: u32,
@@ -54,6 +55,8 @@ pub enum DeadKind {
     Deadline,
     Memory,
     Output,
+    /// The plugin gave up; only of a letter that was run again, since a stage stops at it.
+    Fatal,
 }
 
 impl DeadKind {
@@ -76,6 +79,7 @@ impl DeadKind {
             Self::Deadline => "deadline",
             Self::Memory => "memory",
             Self::Output => "output",
+            Self::Fatal => "fatal",
         }
     }
 }

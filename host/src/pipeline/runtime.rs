@@ -180,6 +180,11 @@ impl Runtime {
             .collect()
     }
 
+    /// The parts of the host that stages use.
+    pub fn services(&self) -> &Services {
+        &self.inner.services
+    }
+
     /// What stages run, by decision of all hosts.
     pub fn registry(&self) -> &Registry {
         &self.inner.services.registry

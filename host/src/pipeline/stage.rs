@@ -7,6 +7,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::plan::{OnError, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
+use crate::letters::Letters;
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
 use crate::pipeline::share::Shares;
@@ -41,6 +42,7 @@ pub struct Services {
     pub groups: Groups,
     pub shares: Shares,
     pub registry: Registry,
+    pub letters: Letters,
     pub host: HostId,
 }
 

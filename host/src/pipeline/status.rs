@@ -27,6 +27,8 @@ pub enum State {
     Starting,
     /// Waits after a failure, then tries again.
     Backoff,
+    /// Its plugin fails on most messages: it takes none for a while.
+    Broken,
     /// Stays stopped until it is reloaded.
     Failed,
 }
@@ -231,6 +233,12 @@ impl StageCell {
         metrics::counter!("tidemill_stage_failures_total", &labels).increment(1);
     }
 
+    /// Counts a breaker that opens.
+    pub fn broke(&self) {
+        let labels = [("pipeline", self.pipeline.to_string()), ("stage", self.plan.name.to_string())];
+        metrics::counter!("tidemill_stage_breaker_opened_total", &labels).increment(1);
+    }
+
     /// Notes what a partition's instance holds after a call; None if the call ended it.
     pub fn observe(&self, partition: Partition, instance: Option<&Instance>) {
         let mut instances = lock(&self.instances);
@@ -257,6 +265,8 @@ impl StageCell {
         let (instances, memory) = self.usage();
         metrics::gauge!("tidemill_stage_instances", &labels).set(instances as f64);
         metrics::gauge!("tidemill_stage_memory_bytes", &labels).set(memory as f64);
+        let broken = lock(&self.tasks).values().filter(|task| task.state == State::Broken).count();
+        metrics::gauge!("tidemill_stage_breakers_open", &labels).set(broken as f64);
         let dropped = self.dropped_log_lines.load(Ordering::Relaxed);
         metrics::counter!("tidemill_stage_dropped_log_lines_total", &labels).absolute(dropped);
         let mut samples = lock(&self.samples);

@@ -18,22 +18,32 @@ pub(crate) struct Statements {
     upsert: String,
     /// One array per key column.
     delete: String,
+    /// As `upsert`, for messages that come late: rows that a newer message changed stay as they are. Gives the keys of rows
+    /// that were changed, as JSON.
+    pub(super) late_upsert: String,
+    /// One array per key column, then a partition and an offset; as `late_upsert`.
+    pub(super) late_delete: String,
     /// Rows as JSON objects; `$1` is a limit or NULL.
     pub(crate) snapshot: String,
     /// Rows changed at or after the positions in `$1` (partitions) and `$2` (offsets).
     pub(crate) changed: String,
+    /// Rows that have one of the keys in `$1`.
+    pub(crate) late: String,
 }
 
 impl Statements {
     pub(crate) fn new(name: &TableName, spec: &TableSpec) -> Self {
-        let quoted =
-            |names: Vec<&str>| names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
-        let columns = quoted(spec.columns.iter().map(|c| c.name.as_str()).collect());
-        let key = quoted(spec.key.iter().map(String::as_str).collect());
+        let columns = quoted(spec.columns.iter().map(|c| c.name.as_str()));
+        let key = quoted(spec.key.iter().map(String::as_str));
         let table = format!("{SCHEMA}.\"{name}\"");
         Self {
-            upsert: upsert_sql(&table, spec, &columns, &key),
-            delete: delete_sql(&table, spec),
+            upsert: upsert_sql(&table, spec, false),
+            delete: delete_sql(&table, spec, false),
+            late_upsert: upsert_sql(&table, spec, true),
+            late_delete: delete_sql(&table, spec, true),
+            late: format!(
+                "SELECT row_to_json(r) FROM (SELECT {columns} FROM {table} t WHERE to_jsonb(t) @> ANY ($1::jsonb[])) r"
+            ),
             snapshot: format!(
                 "SELECT row_to_json(r) FROM (SELECT {columns} FROM {table} ORDER BY {key} LIMIT $1) r"
             ),
@@ -60,7 +70,14 @@ fn wire(kind: ColumnType, alias: &str) -> (&'static str, String) {
     }
 }
 
-fn upsert_sql(table: &str, spec: &TableSpec, columns: &str, key: &str) -> String {
+fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// `late`: with the keys as JSON and the table's id as two more parameters, see [`super::late`].
+fn upsert_sql(table: &str, spec: &TableSpec, late: bool) -> String {
+    let columns = quoted(spec.columns.iter().map(|c| c.name.as_str()));
+    let key = quoted(spec.key.iter().map(String::as_str));
     let (mut arrays, mut aliases, mut reads) = (Vec::new(), Vec::new(), Vec::new());
     for (i, column) in spec.columns.iter().enumerate() {
         let alias = format!("c{i}");
@@ -79,22 +96,42 @@ fn upsert_sql(table: &str, spec: &TableSpec, columns: &str, key: &str) -> String
         .map(|c| format!("\"{0}\" = excluded.\"{0}\"", c.name))
         .chain(["_partition = excluded._partition".to_string(), "_offset = excluded._offset".to_string()])
         .collect();
-    let newer = match &spec.newest_by {
-        Some(by) => format!(" WHERE t.\"{by}\" IS NULL OR excluded.\"{by}\" >= t.\"{by}\""),
-        None => String::new(),
+    let before = "t._partition = excluded._partition AND t._offset <= excluded._offset";
+    let newer = match (&spec.newest_by, late) {
+        (Some(by), false) => format!(" WHERE t.\"{by}\" IS NULL OR excluded.\"{by}\" >= t.\"{by}\""),
+        (Some(by), true) => format!(
+            " WHERE t.\"{by}\" IS NULL OR excluded.\"{by}\" > t.\"{by}\"
+                 OR excluded.\"{by}\" = t.\"{by}\" AND {before}"
+        ),
+        (None, false) => String::new(),
+        (None, true) => format!(" WHERE {before}"),
     };
+    let (mut remembered, mut returning) = (String::new(), String::new());
+    if late {
+        arrays.push(format!("${}::jsonb[]", next + 2));
+        remembered = format!(
+            " WHERE NOT EXISTS (SELECT FROM tidemill.tombstones d
+                                 WHERE d.table_id = ${} AND d.gone AND d.key = u.k
+                                   AND (d.partition <> u.p OR coalesce(d.late_offset, d.c_offset) > u.o))",
+            next + 3
+        );
+        let pairs: Vec<String> = spec.key.iter().map(|name| format!("'{name}', t.\"{name}\"")).collect();
+        returning = format!(" RETURNING jsonb_build_object({})", pairs.join(", "));
+    }
     format!(
         "INSERT INTO {table} AS t ({columns}, _partition, _offset)
-         SELECT {}, p, o FROM unnest({}) AS u({}, p, o)
-         ON CONFLICT ({key}) DO UPDATE SET {}{newer}",
+         SELECT {}, p, o FROM unnest({}) AS u({}, p, o{}){remembered}
+         ON CONFLICT ({key}) DO UPDATE SET {}{newer}{returning}",
         reads.join(", "),
         arrays.join(", "),
         aliases.join(", "),
+        if late { ", k" } else { "" },
         set.join(", ")
     )
 }
 
-fn delete_sql(table: &str, spec: &TableSpec) -> String {
+/// `late`: with partition and offset as two more parameters, and the places of the keys that were deleted, from 1.
+fn delete_sql(table: &str, spec: &TableSpec, late: bool) -> String {
     let (mut arrays, mut aliases, mut matches) = (Vec::new(), Vec::new(), Vec::new());
     for (i, key) in spec.key.iter().enumerate() {
         let Some(column) = spec.columns.iter().find(|c| c.name == *key) else { continue };
@@ -104,8 +141,18 @@ fn delete_sql(table: &str, spec: &TableSpec) -> String {
         matches.push(format!("t.\"{key}\" = {read}"));
         aliases.push(alias);
     }
+    let (mut ordinality, mut returning) = ("", "");
+    if late {
+        matches.push(format!(
+            "t._partition = ${} AND t._offset <= ${}",
+            spec.key.len() + 1,
+            spec.key.len() + 2
+        ));
+        aliases.push("place".to_string());
+        (ordinality, returning) = (" WITH ORDINALITY", " RETURNING u.place");
+    }
     format!(
-        "DELETE FROM {table} t USING unnest({}) AS u({}) WHERE {}",
+        "DELETE FROM {table} t USING unnest({}){ordinality} AS u({}) WHERE {}{returning}",
         arrays.join(", "),
         aliases.join(", "),
         matches.join(" AND ")
@@ -217,7 +264,7 @@ pub async fn apply_in(
     Ok(())
 }
 
-fn key_json(spec: &TableSpec, cells: &[Cell]) -> serde_json::Value {
+pub(super) fn key_json(spec: &TableSpec, cells: &[Cell]) -> serde_json::Value {
     let mut object = serde_json::Map::new();
     for (name, cell) in spec.key.iter().zip(cells) {
         let value = match cell {
@@ -237,7 +284,7 @@ fn key_json(spec: &TableSpec, cells: &[Cell]) -> serde_json::Value {
 
 /// Binds one column of all rows as one array. Types were checked where the plugin's output was: a cell of another type
 /// than its column is NULL.
-fn bind_column<'q>(
+pub(super) fn bind_column<'q>(
     query: Query<'q, Postgres, PgArguments>,
     kind: ColumnType,
     cells: impl Iterator<Item = Cell>,

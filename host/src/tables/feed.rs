@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Changes, TableError, Tables};
@@ -19,6 +20,8 @@ pub struct TableFeed {
     name: TableName,
     signal: watch::Receiver<u64>,
     position: Position,
+    /// What late messages have changed at this position, as far as it was told: such changes move no position.
+    told: Option<(Vec<Value>, Vec<Value>)>,
 }
 
 impl TableFeed {
@@ -28,7 +31,7 @@ impl TableFeed {
         signal: watch::Receiver<u64>,
         position: Position,
     ) -> Self {
-        Self { tables, name, signal, position }
+        Self { tables, name, signal, position, told: None }
     }
 
     pub fn position(&self) -> &Position {
@@ -41,15 +44,17 @@ impl TableFeed {
         let Some(changes) = self.tables.changes(self.name.as_str(), &self.position).await? else {
             return Ok(Tail::TooOld);
         };
-        if changes.position == self.position {
+        let moved = changes.position != self.position;
+        self.position = changes.position.clone();
+        if changes.upserts.is_empty() && changes.deletes.is_empty() {
             return Ok(Tail::Quiet);
         }
-        self.position = changes.position.clone();
-        Ok(if changes.upserts.is_empty() && changes.deletes.is_empty() {
-            Tail::Quiet
-        } else {
-            Tail::Changed(changes)
-        })
+        let late = (!moved).then(|| (changes.upserts.clone(), changes.deletes.clone()));
+        if late.is_some() && late == self.told {
+            return Ok(Tail::Quiet);
+        }
+        self.told = late;
+        Ok(Tail::Changed(changes))
     }
 }
 

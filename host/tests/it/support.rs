@@ -107,6 +107,11 @@ impl Host {
         self.child.wait().expect("the host ends");
     }
 
+    /// Whether the process has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().expect("the host can be waited for").is_some()
+    }
+
     /// Starts it again on the same data.
     pub fn restart(&mut self) {
         let (child, url, postgres_url) =

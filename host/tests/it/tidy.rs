@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
-    &["registry", "state"],
+    &["registry", "state", "letters"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

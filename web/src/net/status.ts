@@ -79,6 +79,22 @@ export interface Group {
   partitions: { partition: number; offset: number; end: number; lag: number; owner: string | null; epoch: number }[];
 }
 
+/** How many dead letters a group has, counted up to 100,000, and how many of them are to run again. */
+export interface LetterCount {
+  group: string;
+  letters: number;
+  queued: number;
+}
+
+/** A host that works on the same database. */
+export interface Member {
+  host: string;
+  version: string;
+  url: string | null;
+  /** Partitions that it runs. */
+  leases: number;
+}
+
 export interface Status {
   version: string;
   host: string;
@@ -92,7 +108,10 @@ export interface Status {
   filesError: { error: string; at: number | null } | null;
   topics: Topic[];
   groups: Group[];
+  deadLetters: LetterCount[];
   tables: { name: string; stage: string; key: string[]; rows: number | null }[];
+  /** All of them, this one among them; empty from a host of an earlier version. */
+  hosts: Member[];
 }
 
 export function parseStatus(value: unknown): Status {
@@ -116,11 +135,18 @@ export function parseStatus(value: unknown): Status {
     filesError: parseFilesError(object(o.pipeline_files)),
     topics: array(o.topics).map(object).map(parseTopic),
     groups: array(o.groups).map(object).map(parseGroup),
+    deadLetters: array(o.dead_letters).map(object).map((c) => ({ group: text(c.group), letters: number(c.letters), queued: number(c.queued) })),
     tables: array(o.tables).map(object).map((t) => ({
       name: text(t.name),
       stage: text(t.stage),
       key: array(t.key).map((k) => text(k)),
       rows: numberOrNull(t.rows),
+    })),
+    hosts: array(o.hosts).map(object).map((m) => ({
+      host: text(m.host),
+      version: text(m.version),
+      url: typeof m.url === "string" ? m.url : null,
+      leases: number(m.leases),
     })),
   };
 }

@@ -65,6 +65,7 @@ impl TestHost {
             groups: groups.clone(),
             shares: Shares::new(Hosts::new(pool.clone()), member),
             registry: crate::registry::Registry::new(pool.clone()),
+            letters: crate::letters::Letters::new(log.clone()),
             host: host.clone(),
         };
         let engine = PluginEngine::new(EngineOptions::default()).unwrap();

@@ -86,6 +86,8 @@ pub struct Status {
     pub pipeline_files: Option<FilesError>,
     pub topics: Vec<Topic>,
     pub groups: Vec<Group>,
+    #[serde(default)]
+    pub dead_letters: Vec<DeadLetterCount>,
     pub tables: Vec<TableInfo>,
     /// Empty from a host of an earlier version.
     #[serde(default)]
@@ -163,4 +165,37 @@ pub struct TableInfo {
     pub stage: String,
     pub key: Vec<String>,
     pub rows: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DeadLetterCount {
+    pub group: String,
+    pub letters: u64,
+    pub queued: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DeadLetterPage {
+    pub dead_letters: Vec<DeadLetter>,
+    pub next: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DeadLetter {
+    pub id: i64,
+    pub state: String,
+    pub group: String,
+    pub pipeline: String,
+    pub stage: String,
+    pub digest: String,
+    pub topic: String,
+    /// In a list; else the record has them.
+    pub partition: Option<u32>,
+    pub offset: Option<u64>,
+    pub kind: String,
+    pub error: String,
+    pub attempts: u32,
+    pub failed_at: String,
+    pub redriven_at: Option<String>,
+    pub bytes: u64,
 }

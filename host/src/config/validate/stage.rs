@@ -11,7 +11,7 @@ use crate::config::document::Mark;
 use crate::config::file::{Outputs, Stage};
 use crate::config::key_path::KeyPath;
 use crate::config::plan::{
-    BatchLimits, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
+    BatchLimits, Breaker, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
 };
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
@@ -40,6 +40,7 @@ pub fn read(
     let (grants, http) = grants::read(reader, path, kind, &stage);
     let batch = batch(reader, &path.key("batch"), &stage.batch);
     let probation = probation(reader, &path.key("probation"), &stage.probation);
+    let breaker = breaker(reader, &path.key("breaker"), &stage.breaker);
     let config = config(reader, &path.key("config"), stage.config);
     Some(StagePlan {
         name,
@@ -52,6 +53,7 @@ pub fn read(
         on_error: stage.on_error.unwrap_or(OnError::DeadLetter),
         max_attempts: stage.max_attempts.unwrap_or(MAX_ATTEMPTS),
         probation,
+        breaker,
         batch,
         input: input?,
         outputs: outputs?,
@@ -210,6 +212,23 @@ fn probation(reader: &mut Reader<'_>, path: &KeyPath, probation: &file::Probatio
         time: reader.measure(&path.key("time"), probation.time.as_deref(), &time, default.time),
         errors: probation.errors.unwrap_or(default.errors),
     }
+}
+
+fn breaker(reader: &mut Reader<'_>, path: &KeyPath, breaker: &file::Breaker) -> Option<Breaker> {
+    let default = Breaker::default();
+    let seconds = Duration::from_secs;
+    let within = |range| Measure { parse: TIME, show: units::show_duration, range };
+    let window = within(seconds(1)..=seconds(3_600));
+    let wait = within(Duration::from_millis(10)..=seconds(3_600));
+    let longest = within(Duration::from_millis(10)..=seconds(86_400));
+    let read = Breaker {
+        failures: breaker.failures.unwrap_or(default.failures),
+        window: reader.measure(&path.key("window"), breaker.window.as_deref(), &window, default.window),
+        share: breaker.share.unwrap_or(default.share),
+        wait: reader.measure(&path.key("wait"), breaker.wait.as_deref(), &wait, default.wait),
+        longest: reader.measure(&path.key("longest"), breaker.longest.as_deref(), &longest, default.longest),
+    };
+    (read.failures > 0).then_some(read)
 }
 
 /// The stage's `config` with its secrets read. The object itself is never a secret, so `config = { file = "x" }` is plain.

@@ -7,7 +7,7 @@ use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{CHANNEL, HOSTS, PLUGINS, Shared};
+use super::{CHANNEL, HOSTS, LETTERS, PLUGINS, Shared};
 
 /// The listener notifies itself this often, and takes the connection for dead when that gets no answer in the same time.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
-    listener.listen_all([CHANNEL, PLUGINS, HOSTS]).await?;
+    listener.listen_all([CHANNEL, PLUGINS, HOSTS, LETTERS]).await?;
     Ok(listener)
 }
 
@@ -60,6 +60,7 @@ async fn listen(shared: &Shared, mut listener: PgListener) -> String {
                 match notification.channel() {
                     PLUGINS => shared.plugins.send_replace(()),
                     HOSTS => shared.hosts.send_replace(()),
+                    LETTERS => shared.letters.send_replace(()),
                     _ => shared.received(notification.payload()),
                 }
             }

@@ -1,0 +1,63 @@
+//! Every case in its smallest size, one after the other: each still injects what it says, and finds nothing wrong.
+//!
+//! The sizes that count are those of `make soak`; this holds the cases together between its runs.
+
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// They share two processors, and some of them look at how long something takes.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn run(id: &str) {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let ran = Command::new(env!("CARGO_BIN_EXE_tidemill-faults")).args(["--fast", "--only", id]).output();
+    let ran = ran.unwrap_or_else(|error| panic!("the program does not start: {error}"));
+    let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{said}\n{complained}");
+    assert!(said.contains(id) && said.contains("met") && !said.contains("MISSED"), "{said}");
+}
+
+#[test]
+fn r1_kills_lose_and_repeat_nothing() {
+    run("R1");
+}
+
+#[test]
+fn r2_a_server_that_stops_at_once_loses_and_repeats_nothing() {
+    run("R2");
+}
+
+#[test]
+fn r3_a_reset_at_commit_is_resolved_by_asking() {
+    run("R3");
+}
+
+#[test]
+fn r4_black_holes_hang_nothing() {
+    run("R4");
+}
+
+#[test]
+fn r5_a_paused_host_that_wakes_up_changes_nothing() {
+    run("R5");
+}
+
+#[test]
+fn r7_a_request_that_comes_five_times_is_stored_once() {
+    run("R7");
+}
+
+#[test]
+fn r8_nothing_appears_below_an_offset_that_was_seen() {
+    run("R8");
+}
+
+#[test]
+fn r18_nothing_is_late_for_long_without_notifications() {
+    run("R18");
+}
+
+#[test]
+fn a_storm_of_random_faults_loses_and_repeats_nothing() {
+    run("storm");
+}
