@@ -6,7 +6,8 @@
 -- A reader that kept a position under an earlier epoch, and had read past that, is told which offsets are gone.
 -- Error code: TM007 read before a fail-over, and gone.
 
--- The branch of the cluster's history that this server writes. It changes with a promotion, and never within a transaction.
+-- The branch of the cluster's history that this server writes. It changes with a promotion, and is refused before one, so no
+-- session sees it change: pg_walfile_name counts as immutable, is computed once for each plan, and costs an append nothing.
 CREATE FUNCTION tidemill.timeline() RETURNS int
 LANGUAGE sql STABLE
 AS $$ SELECT ('x' || left(pg_walfile_name('0/1'), 8))::bit(32)::int $$;
@@ -29,7 +30,8 @@ ALTER TABLE tidemill.installation
     ADD COLUMN system_identifier bigint NOT NULL DEFAULT tidemill.system_identifier(),
     ADD COLUMN timeline          int NOT NULL DEFAULT tidemill.timeline();
 
--- Where each epoch after the first begins: from there on offsets were given anew.
+-- Where each epoch after the first begins: from there on offsets were given anew. An epoch is the second in which it was noticed
+-- (since 2025): counted, two standbys that take over one after the other and know nothing of each other would give out the same.
 CREATE TABLE tidemill.log_epochs (
     topic_id     int NOT NULL CONSTRAINT log_epochs_topic REFERENCES tidemill.topics ON DELETE CASCADE,
     partition    int NOT NULL,
@@ -47,7 +49,8 @@ AS $$
 DECLARE
     v_epoch int;
 BEGIN
-    UPDATE tidemill.log_counter c SET log_epoch = c.log_epoch + 1, timeline = tidemill.timeline()
+    UPDATE tidemill.log_counter c SET timeline = tidemill.timeline(),
+           log_epoch = greatest(c.log_epoch + 1, extract(epoch FROM clock_timestamp() - timestamptz '2025-01-01 00:00:00+00')::int)
      WHERE c.topic_id = p_topic_id AND c.partition = p_partition RETURNING c.log_epoch INTO STRICT v_epoch;
     INSERT INTO tidemill.log_epochs (topic_id, partition, epoch, start_offset, timeline)
     VALUES (p_topic_id, p_partition, v_epoch, p_start, tidemill.timeline());
@@ -88,22 +91,31 @@ BEGIN
     UPDATE tidemill.installation SET system_identifier = tidemill.system_identifier(), timeline = tidemill.timeline();
 END $$;
 
--- Refuses an offset that somebody kept under an earlier epoch if records before it are gone. The detail of the error says
--- what: from, up to, the present epoch, and when it was noticed, in microseconds.
+-- Refuses an offset that somebody kept under an earlier epoch if records before it are gone, and one of an epoch that this
+-- server knows nothing of. The detail of the error says what: from, up to, the present epoch, and when that was noticed, in
+-- microseconds.
 CREATE FUNCTION tidemill.check_place(p_topic_id int, p_partition int, p_offset bigint, p_epoch int) RETURNS void
 LANGUAGE plpgsql STABLE
 AS $$
 DECLARE
-    v_lost record;
+    v_now  tidemill.log_epochs;
+    v_from bigint;
 BEGIN
-    SELECT min(e.start_offset) AS start_offset, max(e.epoch) AS epoch, max(e.at) AS at INTO v_lost
-      FROM tidemill.log_epochs e
-     WHERE e.topic_id = p_topic_id AND e.partition = p_partition AND e.epoch > p_epoch AND e.start_offset < p_offset;
-    IF v_lost.start_offset IS NOT NULL THEN
+    SELECT * INTO v_now FROM tidemill.log_epochs e
+     WHERE e.topic_id = p_topic_id AND e.partition = p_partition ORDER BY e.epoch DESC LIMIT 1;
+    IF p_epoch = 1 OR EXISTS (SELECT FROM tidemill.log_epochs e WHERE e.topic_id = p_topic_id
+                                 AND e.partition = p_partition AND e.epoch = p_epoch) THEN
+        SELECT min(e.start_offset) INTO v_from FROM tidemill.log_epochs e
+         WHERE e.topic_id = p_topic_id AND e.partition = p_partition AND e.epoch > p_epoch AND e.start_offset < p_offset;
+    ELSE
+        v_from := greatest(0, least(p_offset - 1, v_now.start_offset));
+    END IF;
+    IF v_from IS NOT NULL THEN
         RAISE EXCEPTION 'offsets % up to % of partition %, read before another server took over at %, are gone',
-            v_lost.start_offset, p_offset, p_partition, date_trunc('second', v_lost.at)
+            v_from, p_offset, p_partition, date_trunc('second', coalesce(v_now.at, now()))
             USING ERRCODE = 'TM007', HINT = 'Other records have these offsets now, or will have them.',
-                  DETAIL = format('%s %s %s %s', v_lost.start_offset, p_offset, v_lost.epoch, tidemill.micros(v_lost.at));
+                  DETAIL = format('%s %s %s %s', v_from, p_offset, coalesce(v_now.epoch, 1),
+                                  tidemill.micros(coalesce(v_now.at, now())));
     END IF;
 END $$;
 

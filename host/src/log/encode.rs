@@ -223,7 +223,7 @@ pub(crate) fn stored_batch(row: &PgRow, partition: Partition) -> Result<StoredBa
         partition,
         base_offset,
         appended_at,
-        log_epoch: Some(LogEpoch(row.try_get(6)?)),
+        log_epoch: row.try_get::<Option<i32>, _>(6)?.map(LogEpoch),
         records: payloads.0.into_iter().enumerate().map(record).collect(),
     })
 }

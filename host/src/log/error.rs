@@ -127,7 +127,9 @@ impl Trouble {
         match code {
             "40001" | "40P01" | "55P03" | "57P02" | "57P03" => Self::Passing,
             "57P01" => Self::Unknown,
-            "53100" | "53200" | "53300" | "25006" | "57014" => Self::Unavailable,
+            "25006" | "57014" | "58030" => Self::Unavailable,
+            // No disk, no memory, no connection.
+            _ if code.starts_with("53") => Self::Unavailable,
             _ if code.starts_with("08") => Self::Unknown,
             _ if code.starts_with("TM") => Self::Ours,
             _ => Self::Other,
@@ -257,7 +259,9 @@ mod tests {
         for code in ["57P01", "08006", "08003"] {
             assert_eq!(Trouble::of_code(code), Trouble::Unknown);
         }
-        assert_eq!(Trouble::of_code("53100"), Trouble::Unavailable);
+        for code in ["53100", "53200", "53300", "58030"] {
+            assert_eq!(Trouble::of_code(code), Trouble::Unavailable);
+        }
         assert_eq!(Trouble::of_code("TM003"), Trouble::Ours);
         assert_eq!(Trouble::of_code("22021"), Trouble::Other);
         assert_eq!(

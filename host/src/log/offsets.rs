@@ -29,6 +29,15 @@ pub struct Lease {
     pub next_offset: Offset,
     /// Of the partition then: what was read under another one is not committed.
     pub log_epoch: LogEpoch,
+    /// Since when and from where on offsets were given anew, once for each time that another server took over.
+    pub breaks: Vec<(LogEpoch, Offset)>,
+}
+
+impl Lease {
+    /// Since when the last offset before `next` belongs to another record than at first, if it does.
+    pub fn given_anew(&self, next: Offset) -> Option<LogEpoch> {
+        self.breaks.iter().rev().find(|(_, start)| *start < next).map(|(epoch, _)| *epoch)
+    }
 }
 
 /// The right of one producer stage to append, and where it stands.
@@ -251,7 +260,11 @@ impl Groups {
         stage: &str,
     ) -> Result<Option<Lease>, LogError> {
         let row = sqlx::query(
-            "SELECT a.next_offset, a.epoch, c.log_epoch
+            "SELECT a.next_offset, a.epoch, c.log_epoch,
+                    ARRAY(SELECT e.epoch FROM tidemill.log_epochs e
+                           WHERE e.topic_id = $2 AND e.partition = $3 ORDER BY e.epoch) AS epochs,
+                    ARRAY(SELECT e.start_offset FROM tidemill.log_epochs e
+                           WHERE e.topic_id = $2 AND e.partition = $3 ORDER BY e.epoch) AS starts
                FROM tidemill.acquire($1, $2, $3, $4, $5, $6) a, tidemill.log_counter c
               WHERE c.topic_id = $2 AND c.partition = $3",
         )
@@ -272,6 +285,12 @@ impl Groups {
             epoch: Epoch(row.try_get("epoch")?),
             next_offset: row.try_get::<i64, _>("next_offset")? as Offset,
             log_epoch: LogEpoch(row.try_get("log_epoch")?),
+            breaks: std::iter::zip(
+                row.try_get::<Vec<i32>, _>("epochs")?,
+                row.try_get::<Vec<i64>, _>("starts")?,
+            )
+            .map(|(epoch, start)| (LogEpoch(epoch), start.cast_unsigned()))
+            .collect(),
         }))
     }
 

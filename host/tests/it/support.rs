@@ -122,6 +122,12 @@ impl Host {
         self.postgres_url = postgres_url;
     }
 
+    /// The same through a program that ends by becoming `tidemill`.
+    pub fn restart_by(&mut self, program: &Path) {
+        self.program = program.to_path_buf();
+        self.restart();
+    }
+
     /// SIGTERM, and the exit code.
     pub fn stop(&mut self) -> Option<i32> {
         terminate(&self.child);
