@@ -8,6 +8,7 @@ use crate::run::Run;
 
 mod judge;
 mod r1;
+mod r11;
 mod r12;
 mod r13;
 mod r14;
@@ -17,6 +18,7 @@ mod r2;
 mod r3;
 mod r4;
 mod r5;
+mod r6;
 mod r7;
 mod r8;
 mod storm;
@@ -38,8 +40,10 @@ pub const ALL: &[Case] = &[
     r3::CASE,
     r4::CASE,
     r5::CASE,
+    r6::CASE,
     r7::CASE,
     r8::CASE,
+    r11::CASE,
     r12::CASE,
     r13::CASE,
     r14::CASE,
