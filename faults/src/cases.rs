@@ -16,6 +16,7 @@ mod r13;
 mod r14;
 mod r15;
 mod r18;
+mod r19;
 mod r2;
 mod r21;
 mod r3;
@@ -52,6 +53,7 @@ pub const ALL: &[Case] = &[
     r14::CASE,
     r15::CASE,
     r18::CASE,
+    r19::CASE,
     r21::CASE,
     fleet::CASE,
     storm::CASE,
