@@ -2,8 +2,8 @@
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
 # Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer faketime cargo-deny. Without a
-# step: all but the last five, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever writes
-# plugins in other languages than Rust. Each step is silent when there is nothing to do.
+# step: all but the last five, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever
+# writes plugins in other languages than Rust. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
