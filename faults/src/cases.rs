@@ -6,9 +6,14 @@ use futures::future::BoxFuture;
 use crate::report::Verdict;
 use crate::run::Run;
 
+mod fleet;
 mod judge;
 mod leases;
 mod r1;
+mod r12;
+mod r13;
+mod r14;
+mod r15;
 mod r18;
 mod r2;
 mod r21;
@@ -38,7 +43,12 @@ pub const ALL: &[Case] = &[
     r5::CASE,
     r7::CASE,
     r8::CASE,
+    r12::CASE,
+    r13::CASE,
+    r14::CASE,
+    r15::CASE,
     r18::CASE,
     r21::CASE,
+    fleet::CASE,
     storm::CASE,
 ];

@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod reaper;
 pub mod server;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Layout {
     pub hosts: usize,
     /// Text of the pipeline file; None: hosts serve the log alone.
     pub pipeline: Option<String>,
+    /// Texts of those hosts, by number, that run something else.
+    pub others: Vec<(usize, String)>,
     /// Whether hosts reach Postgres through a proxy.
     pub proxied: bool,
     /// None: a folder in the run's folder.
@@ -47,6 +50,7 @@ impl Layout {
         Self {
             hosts,
             pipeline: Some(pipeline.into()),
+            others: Vec::new(),
             proxied: false,
             bucket: None,
             environment: Vec::new(),
@@ -63,6 +67,7 @@ impl Layout {
 
 /// A running cluster. All of it ends when this is dropped.
 pub struct Cluster {
+    pub folder: PathBuf,
     pub server: Arc<Server>,
     pub hosts: Vec<Arc<Host>>,
     /// One for each host, if the layout says so.
@@ -79,14 +84,14 @@ impl Cluster {
         let reaper = Reaper::start(&run.folder)?;
         let server = Server::create(&run.folder, &run.folder.join("postgres"), &layout.postgres).await?;
         let server = Arc::new(server);
-        let mut cluster =
-            Self { server: server.clone(), hosts: Vec::new(), proxies: Vec::new(), _reaper: reaper };
-        let mut pipelines = Vec::new();
-        if let Some(text) = &layout.pipeline {
-            let file = run.folder.join("pipeline.toml");
-            std::fs::write(&file, text)?;
-            pipelines.push(file);
-        }
+        let mut cluster = Self {
+            folder: run.folder.clone(),
+            server: server.clone(),
+            hosts: Vec::new(),
+            proxies: Vec::new(),
+            _reaper: reaper,
+        };
+        let pipelines = pipeline_files(&run.folder, &layout)?;
         let folder_bucket = run.folder.join("bucket").display().to_string();
         for number in 0..layout.hosts {
             let database_url = if layout.proxied {
@@ -106,7 +111,7 @@ impl Cluster {
                 number,
                 database_url,
                 bucket: layout.bucket.clone().unwrap_or_else(|| folder_bucket.clone()),
-                pipelines: pipelines.clone(),
+                pipelines: pipelines[number].clone(),
                 arguments: layout.arguments.clone(),
                 environment: layout.environment.clone(),
             };
@@ -180,8 +185,23 @@ pub struct Restart {
     pub task: tokio::task::JoinHandle<Result<()>>,
 }
 
+/// Writes the files of each host.
+fn pipeline_files(folder: &Path, layout: &Layout) -> Result<Vec<Vec<PathBuf>>> {
+    let write = |name: String, text: &str| -> Result<Vec<PathBuf>> {
+        let file = folder.join(name);
+        std::fs::write(&file, text)?;
+        Ok(vec![file])
+    };
+    let common = layout.pipeline.as_ref().map(|text| write("pipeline.toml".to_owned(), text)).transpose()?;
+    let mut files = vec![common.unwrap_or_default(); layout.hosts];
+    for (number, text) in &layout.others {
+        files[*number] = write(format!("pipeline-{}.toml", number + 1), text)?;
+    }
+    Ok(files)
+}
+
 /// Root's Postgres runs as another user, who has to pass through.
-fn open_to_others(folder: &std::path::Path) -> Result<()> {
+fn open_to_others(folder: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))?;
     Ok(())

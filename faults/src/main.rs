@@ -8,6 +8,7 @@
 mod cases;
 mod check;
 mod cluster;
+mod cold;
 mod history;
 mod http;
 mod observe;

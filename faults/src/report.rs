@@ -12,6 +12,8 @@ pub enum Wanted {
     Exactly(f64),
     AtMost(f64),
     AtLeast(f64),
+    /// Nothing: it is shown. What depends on the machine's speed is judged at full size only.
+    Shown,
 }
 
 /// One thing that was measured.
@@ -31,6 +33,8 @@ pub struct Verdict {
     /// How much of what was done, e.g. 60 "kills of hosts".
     pub injected: Vec<(u64, String)>,
     pub figures: Vec<Figure>,
+    /// Why it was not run, where something that it needs is not to be had.
+    pub skipped: Option<String>,
 }
 
 /// One row of the table.
@@ -54,6 +58,7 @@ impl Wanted {
             Self::Exactly(wanted) => measured == wanted,
             Self::AtMost(wanted) => measured <= wanted,
             Self::AtLeast(wanted) => measured >= wanted,
+            Self::Shown => true,
         }
     }
 }
@@ -64,6 +69,7 @@ impl fmt::Display for Wanted {
             Self::Exactly(wanted) => write!(f, "{}", number(*wanted)),
             Self::AtMost(wanted) => write!(f, "<= {}", number(*wanted)),
             Self::AtLeast(wanted) => write!(f, ">= {}", number(*wanted)),
+            Self::Shown => Ok(()),
         }
     }
 }
@@ -77,7 +83,7 @@ impl Figure {
     fn add(&mut self, other: Self) {
         self.measured = match self.wanted {
             Wanted::Exactly(_) => self.measured + other.measured,
-            Wanted::AtMost(_) => self.measured.max(other.measured),
+            Wanted::AtMost(_) | Wanted::Shown => self.measured.max(other.measured),
             Wanted::AtLeast(_) => self.measured.min(other.measured),
         };
         self.examples.extend(other.examples);
@@ -110,6 +116,11 @@ impl Verdict {
         self.figures.push(Figure { name: name.to_owned(), wanted: Wanted::Exactly(0.0), measured, examples });
     }
 
+    /// The case cannot be run here, and says so in the table.
+    pub fn skipped(why: impl Into<String>) -> Self {
+        Self { skipped: Some(why.into()), ..Self::default() }
+    }
+
     /// Takes in another run of the same case.
     pub fn add(&mut self, other: Self) {
         for (count, what) in other.injected {
@@ -132,6 +143,9 @@ impl Verdict {
     }
 
     pub fn is_met(&self) -> bool {
+        if self.skipped.is_some() {
+            return true;
+        }
         !self.figures.is_empty() && self.figures.iter().all(Figure::is_met)
     }
 }
@@ -168,6 +182,9 @@ pub fn table(rows: &[Row]) -> Table {
         let title = format!("{} ({:.0} s)", row.title, row.took);
         let (injected, lines) = match &row.verdict {
             Err(_) => (Vec::new(), vec![[String::new(), String::new(), String::new(), "BROKEN".to_owned()]]),
+            Ok(Verdict { skipped: Some(why), .. }) => {
+                (Vec::new(), vec![[why.clone(), String::new(), String::new(), "SKIPPED".to_owned()]])
+            }
             Ok(verdict) => (verdict.injected.clone(), verdict.figures.iter().map(line).collect()),
         };
         for place in 0..lines.len().max(injected.len()) {
@@ -196,7 +213,11 @@ pub fn table(rows: &[Row]) -> Table {
 }
 
 fn line(figure: &Figure) -> [String; 4] {
-    let met = if figure.is_met() { "met" } else { "MISSED" };
+    let met = match figure.wanted {
+        Wanted::Shown => "shown",
+        _ if figure.is_met() => "met",
+        _ => "MISSED",
+    };
     [figure.name.clone(), figure.wanted.to_string(), number(figure.measured), met.to_owned()]
 }
 
@@ -233,6 +254,21 @@ mod tests {
         assert_eq!(row.complaints(), ["duplicated: 1, wanted 0", "  record 7 is at 0:1 and at 0:2"]);
         let table = table(&[row]).to_string();
         assert!(table.contains("MISSED") && table.contains("8.25"), "{table}");
+    }
+
+    #[test]
+    fn what_is_only_shown_or_skipped_is_no_miss_and_is_told_apart() {
+        let mut verdict = Verdict::default();
+        verdict.figure("append, p99 (ms)", Wanted::Shown, 812.5);
+        let shown = Row { id: "R11", title: "DDL", seed: 1, took: 1.0, verdict: Ok(verdict) };
+        let verdict = Verdict::skipped("there is no libfaketime");
+        let skipped = Row { id: "R9", title: "clocks", seed: 1, took: 0.0, verdict: Ok(verdict) };
+        assert!(shown.is_met() && skipped.is_met());
+        let table = table(&[shown, skipped]).to_string();
+        for word in ["shown", "812.5", "SKIPPED", "libfaketime"] {
+            assert!(table.contains(word), "{word}: {table}");
+        }
+        assert!(!table.contains("met"), "{table}");
     }
 
     #[test]

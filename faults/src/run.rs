@@ -50,6 +50,11 @@ impl Run {
         Rng::with_seed(hash)
     }
 
+    /// The same run in a folder below its own, for a case that needs several clusters. Short, as a socket's path must be.
+    pub fn inside(&self, name: &str) -> Self {
+        Self { folder: self.folder.join(name), ..self.clone() }
+    }
+
     /// One of two sizes.
     pub fn size(&self, full: u32, fast: u32) -> u32 {
         match self.scale {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use axum::body::{Body, Bytes, to_bytes};
@@ -20,6 +21,7 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
 const KEY: &str = "tidemill-faults";
 const SECRET: &str = "not-a-secret";
@@ -91,7 +93,12 @@ pub struct Bucket {
 struct Shared {
     service: S3Service,
     dice: Mutex<(Rng, f64)>,
+    /// How long a request without an answer is held.
+    stall: Mutex<Duration>,
+    /// Each request for an object takes so much longer.
+    delay: Mutex<Duration>,
     faults: AtomicU64,
+    damaged: AtomicU64,
     puts: AtomicU64,
 }
 
@@ -106,7 +113,10 @@ impl Bucket {
         let shared = Arc::new(Shared {
             service: builder.build(),
             dice: Mutex::new((rng, 0.0)),
+            stall: Mutex::new(Duration::MAX),
+            delay: Mutex::default(),
             faults: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
             puts: AtomicU64::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for a bucket")?;
@@ -141,6 +151,21 @@ impl Bucket {
     /// From now on each request for an object fails with this chance.
     pub fn misbehave(&self, chance: f64) {
         self.shared.dice.lock().unwrap_or_else(PoisonError::into_inner).1 = chance;
+    }
+
+    /// A request without an answer ends with its connection after this, and not only when its client gives up.
+    pub fn stall_for(&self, time: Duration) {
+        *self.shared.stall.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
+
+    /// From now on each request for an object takes so much longer.
+    pub fn slow_down(&self, by: Duration) {
+        *self.shared.delay.lock().unwrap_or_else(PoisonError::into_inner) = by;
+    }
+
+    /// Answers so far whose body was cut, truncated or wrong.
+    pub fn damaged(&self) -> u64 {
+        self.shared.damaged.load(Ordering::Relaxed)
     }
 
     /// Requests that were failed so far.
@@ -180,7 +205,30 @@ impl Shared {
             return None;
         }
         self.faults.fetch_add(1, Ordering::Relaxed);
-        rng.choice(kinds).copied()
+        let fault = rng.choice(kinds).copied();
+        if matches!(fault, Some(Fault::Cut | Fault::Truncated | Fault::Wrong)) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+        }
+        fault
+    }
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        fault: Option<Fault>,
+        request: Request<hyper::body::Incoming>,
+    ) -> Result<Response<Body>, Closed> {
+        if request.uri().path().contains("/archive/") {
+            let delay = *self.delay.lock().unwrap_or_else(PoisonError::into_inner);
+            sleep(delay).await;
+        }
+        if fault == Some(Fault::Stall) {
+            let stall = *self.stall.lock().unwrap_or_else(PoisonError::into_inner);
+            sleep(stall).await;
+            return Err(Closed);
+        }
+        answer(&self.service, fault, request).await
     }
 }
 
@@ -192,7 +240,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let shared = shared.clone();
                 let answer = service_fn(move |request| {
                     let (shared, fault) = (shared.clone(), shared.draw(&request));
-                    async move { answer(&shared.service, fault, request).await }
+                    async move { shared.answer(fault, request).await }
                 });
                 let http = hyper::server::conn::http1::Builder::new();
                 connections.spawn(http.serve_connection(TokioIo::new(socket), answer));
@@ -224,8 +272,7 @@ async fn answer(
         Some(Fault::TooMany) => return Ok(error(StatusCode::TOO_MANY_REQUESTS, "SlowDown")),
         Some(Fault::Conflict) => return Ok(error(StatusCode::CONFLICT, "ConditionalRequestConflict")),
         Some(Fault::OkButNot) => return Ok(error(StatusCode::OK, "InternalError")),
-        Some(Fault::Reset) => return Err(Closed),
-        Some(Fault::Stall) => return std::future::pending().await,
+        Some(Fault::Reset | Fault::Stall) => return Err(Closed),
         _ => {}
     }
     let (parts, body) = request.into_parts();

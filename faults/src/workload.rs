@@ -3,6 +3,8 @@
 //!
 //! Bound: a request is repeated for at most [`PATIENCE`]; then its outcome stays unknown, and the next one is sent.
 
+pub mod paced;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

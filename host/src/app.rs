@@ -63,6 +63,8 @@ pub struct AppOptions {
     pub bucket: Option<String>,
     pub archiver: ArchiverOptions,
     pub segments: MaintainerOptions,
+    /// How long dead letters stay that nobody redrives or drops; None is for ever.
+    pub keep_letters: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +257,7 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
-        app.tasks.spawn(letters.watch(token.clone()));
+        app.tasks.spawn(letters.watch(options.keep_letters, token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

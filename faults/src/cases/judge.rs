@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::check;
 use crate::cluster::Cluster;
 use crate::cluster::pipeline::{INBOUND, OUTBOUND, TABLE};
+use crate::cold;
 use crate::history::{Append, History, Outcome, Read};
 use crate::observe::{self, Tail, Watch};
 use crate::report::Verdict;
@@ -55,6 +56,21 @@ impl Witness {
         self.finish(cluster, &[(INBOUND, &inbound), (OUTBOUND, &outbound)], &mut findings, verdict).await?;
         findings.report(verdict);
         verdict.none("rows that are not the fold of the log", check::unfolded(&outbound, &rows));
+        Ok(())
+    }
+
+    /// The same for a topic that leaves Postgres: each host reads all of it from its first offset on, out of the bucket and
+    /// out of Postgres. All that was appended must have come back byte by byte.
+    pub async fn judge_archived(self, cluster: &Cluster, topic: &str, verdict: &mut Verdict) -> Result<()> {
+        cluster.all_alive().await?;
+        let appends = self.history.appends();
+        count(&appends, verdict);
+        let host = cluster.hosts.first().context("a cluster has hosts")?;
+        let whole = cold::whole(&cluster.server, host, topic).await?;
+        let mut findings = Findings::of(&appends, &whole.log);
+        self.finish(cluster, &[(topic, &whole.log)], &mut findings, verdict).await?;
+        findings.report(verdict);
+        verdict.none("records with other bytes than were sent", whole.altered);
         Ok(())
     }
 

@@ -55,11 +55,24 @@ pub struct Host {
     /// Where it serves, while it does.
     url: RwLock<Option<String>>,
     paused: RwLock<bool>,
+    /// Variables of the next start, beside those of the options.
+    variables: RwLock<Vec<(String, String)>>,
 }
 
 impl Host {
     pub fn new(options: HostOptions) -> Self {
-        Self { options, process: Mutex::default(), url: RwLock::default(), paused: RwLock::default() }
+        Self {
+            options,
+            process: Mutex::default(),
+            url: RwLock::default(),
+            paused: RwLock::default(),
+            variables: RwLock::default(),
+        }
+    }
+
+    /// Sets variables for every start from now on, in place of those that were set so before.
+    pub fn set_variables(&self, variables: Vec<(String, String)>) {
+        *self.variables.write().unwrap_or_else(PoisonError::into_inner) = variables;
     }
 
     /// From 1 on, as in the names of its files.
@@ -88,7 +101,8 @@ impl Host {
         Ok(text.trim().to_owned())
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// Where it keeps its files.
+    pub fn data_dir(&self) -> PathBuf {
         self.options.run.join(self.name())
     }
 
@@ -99,7 +113,7 @@ impl Host {
         ensure!(process.is_none(), "{} runs already", self.name());
         let deadline = Instant::now() + START;
         loop {
-            let mut child = self.spawn()?;
+            let mut child = self.spawn(&[])?;
             match self.served(&mut child, deadline).await? {
                 Some(url) => {
                     *process = Some(child);
@@ -112,7 +126,7 @@ impl Host {
         }
     }
 
-    fn spawn(&self) -> Result<Child> {
+    fn spawn(&self, variables: &[(&str, &str)]) -> Result<Child> {
         let options = &self.options;
         let mut command = std::process::Command::new(&options.tidemill);
         for name in ["DATABASE_URL", "TIDEMILL_URL", "TIDEMILL_TOKEN", "TIDEMILL_PLUGINS", "TIDEMILL_BUCKET"]
@@ -125,6 +139,8 @@ impl Host {
         command.arg("--data-dir").arg(self.data_dir()).arg("--plugins").arg(&options.plugins);
         command.args(&options.arguments);
         command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+        command.envs(self.variables.read().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        command.envs(variables.iter().copied());
         let log = File::options().create(true).append(true).open(self.log())?;
         command.stdin(Stdio::null()).stdout(File::create(self.said())?).stderr(log);
         command.process_group(0);
@@ -169,6 +185,34 @@ impl Host {
         child.kill().await.with_context(|| self.name())?;
         id.inspect(|id| reaper::forget(&self.options.run, *id));
         Ok(())
+    }
+
+    /// Starts it so that it kills itself when it comes to this place in its code, e.g. `archive.put` or, for the second time
+    /// there, `archive.put:2`, and waits for that. None: it has not come there, and runs on.
+    pub async fn crash_at(&self, place: &str, patience: Duration) -> Result<Option<ExitStatus>> {
+        {
+            let mut process = self.process.lock().await;
+            ensure!(process.is_none(), "{} runs already", self.name());
+            let mut child = self.spawn(&[("TIDEMILL_CRASH_AT", place)])?;
+            let Some(url) = self.served(&mut child, Instant::now() + START).await? else {
+                return Ok(child.try_wait()?);
+            };
+            *process = Some(child);
+            self.set(Some(url));
+        }
+        self.ended(patience).await
+    }
+
+    /// Waits until it ends by itself, which some faults make it do. None: it did not.
+    pub async fn ended(&self, patience: Duration) -> Result<Option<ExitStatus>> {
+        let mut process = self.process.lock().await;
+        let child = process.as_mut().with_context(|| format!("{} does not run", self.name()))?;
+        let id = child.id();
+        let Ok(status) = timeout(patience, child.wait()).await else { return Ok(None) };
+        *process = None;
+        self.set(None);
+        id.inspect(|id| reaper::forget(&self.options.run, *id));
+        Ok(Some(status?))
     }
 
     /// SIGTERM, and how it ended.

@@ -50,3 +50,57 @@ tables = {{ current_positions = "{TABLE}" }}
 "#
     )
 }
+
+/// A pipeline without a stage: topics whose segments are as short as they can be and leave Postgres at once.
+pub fn short_lived(topics: &[&str], partitions: u32, cold: &str) -> String {
+    let mut text = "[pipeline]\nname = \"short\"\n".to_owned();
+    for topic in topics {
+        text.push_str(&short_lived_topic(topic, partitions, cold));
+    }
+    text
+}
+
+/// The transform of [`text`] on such a topic; what it makes stays in Postgres.
+pub fn short_lived_copy(partitions: u32) -> String {
+    let topic = short_lived_topic(INBOUND, partitions, "forever");
+    format!(
+        r#"[pipeline]
+name = "faults"
+{topic}
+[topics.{OUTBOUND}]
+partitions = {partitions}
+
+[transforms.{COPY}]
+plugin = "test-identity"
+from = "{INBOUND}"
+to = "{OUTBOUND}"
+batch = {{ records = 200 }}
+"#
+    )
+}
+
+/// One such topic. `cold`: how long it stays in the bucket, or "none".
+pub fn short_lived_topic(name: &str, partitions: u32, cold: &str) -> String {
+    format!(
+        r#"
+[topics.{name}]
+partitions = {partitions}
+segment = "1s"
+retention = {{ hot = "1s", cold = "{cold}" }}
+sort = ["id", "ts"]
+
+[topics.{name}.schema]
+id = "string"
+callsign = "string"
+kind = "string"
+lat = {{ decimal = 1 }}
+lon = {{ decimal = 1 }}
+altitude = "int"
+heading = {{ decimal = 1 }}
+speed = {{ decimal = 1 }}
+vertical_rate = "int"
+squawk = "string"
+ts = "int"
+"#
+    )
+}

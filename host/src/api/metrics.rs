@@ -39,6 +39,16 @@ fn describe() {
         "Sum of the next offsets of a topic's partitions"
     );
     describe_gauge!("tidemill_group_lag", Unit::Count, "Records a consumer group is behind");
+    describe_gauge!(
+        "tidemill_archive_waiting_segments",
+        Unit::Count,
+        "Segments whose time is over and that are not in the bucket yet"
+    );
+    describe_gauge!(
+        "tidemill_archive_lag_seconds",
+        Unit::Seconds,
+        "How long the oldest of them has been over"
+    );
     describe_gauge!("tidemill_http_streams", Unit::Count, "Open streams");
     describe_gauge!("tidemill_process_resident_bytes", Unit::Bytes, "Memory of the process");
     describe_counter!("tidemill_http_records_in_total", Unit::Count, "Records appended through HTTP");
@@ -69,6 +79,11 @@ fn describe() {
         Unit::Count,
         "Dead letters that were run again: done, failed, or again (to come later)"
     );
+    describe_counter!(
+        "tidemill_dead_letters_expired_total",
+        Unit::Count,
+        "Dead letters that were kept long enough"
+    );
     describe_gauge!("tidemill_stage_instances", Unit::Count, "Live instances of a stage's plugin");
     describe_gauge!("tidemill_stage_memory_bytes", Unit::Bytes, "Memory and tables of those instances");
     describe_counter!("tidemill_plugin_counter_total", Unit::Count, "Counters of plugins, by name");
@@ -94,6 +109,11 @@ pub fn topic_end(topic: &str, end: u64) {
 pub fn group_lag(group: &str, topic: &str, lag: u64) {
     metrics::gauge!("tidemill_group_lag", "group" => group.to_string(), "topic" => topic.to_string())
         .set(lag as f64);
+}
+
+pub fn archive_lag(segments: i64, seconds: f64) {
+    metrics::gauge!("tidemill_archive_waiting_segments").set(segments as f64);
+    metrics::gauge!("tidemill_archive_lag_seconds").set(seconds);
 }
 
 /// Called once a second: gauges of the process, and room for old samples.

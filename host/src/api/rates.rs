@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{ApiState, metrics};
+use crate::archive::picture;
 use crate::log::LogError;
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -97,6 +98,8 @@ async fn look(state: &ApiState) -> Result<BTreeMap<Counted, u64>, LogError> {
         let place = lag.partitions.iter().map(|partition| partition.offset).sum();
         counts.insert(Counted::Group(lag.group, lag.topic), place);
     }
+    let (segments, seconds) = picture::waiting(state.log.pool()).await?;
+    metrics::archive_lag(segments, seconds);
     Ok(counts)
 }
 

@@ -35,6 +35,19 @@ pub struct SegmentInfo {
     pub error: Option<String>,
 }
 
+/// What waits to be archived, of all topics: how many segments with records in them, and for how many seconds the oldest
+/// of them has been over. It is always some, since a segment is sealed first; while the bucket is away it grows.
+pub async fn waiting(pool: &Pool) -> Result<(i64, f64), sqlx::Error> {
+    sqlx::query_as(
+        "SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(s.upper)), 0)::float8 \
+           FROM tidemill.segments s JOIN tidemill.topics t USING (topic_id) \
+          WHERE t.archive AND s.state = 'sealed' \
+            AND EXISTS (SELECT FROM tidemill.segment_ranges r WHERE r.segment_id = s.segment_id)",
+    )
+    .fetch_one(pool)
+    .await
+}
+
 /// What of a topic is in the bucket now.
 pub async fn cold_size(pool: &Pool, topic: TopicId) -> Result<ColdSize, sqlx::Error> {
     sqlx::query_as("SELECT objects, records, bytes, hot_bytes FROM tidemill.cold_size($1)")

@@ -182,6 +182,7 @@ impl Bucket {
     /// That something is there already is no answer by itself: the store says so too when it could not decide (409), and
     /// when an answer was lost and the request was sent again (412). So it is looked at.
     pub async fn put_new(&self, key: &str, bytes: bytes::Bytes) -> Result<Put, BucketError> {
+        self.remove_unfinished(key).await?;
         let wanted = bytes.len() as u64;
         let options = PutOptions { mode: PutMode::Create, ..Default::default() };
         match self.store.put_opts(&self.key(key), bytes.into(), options).await {
@@ -237,10 +238,29 @@ impl Bucket {
 
     /// Deletes an object; that it is gone already is fine.
     pub async fn delete(&self, key: &str) -> Result<(), BucketError> {
+        self.remove_unfinished(key).await?;
         match self.store.delete(&self.key(key)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A put into a folder writes a file beside the object, named `KEY#1` or by the next number that is free, and makes it the
+    /// object when it is whole. One that was killed leaves it, and no listing shows it. Should it be another host's that
+    /// still writes, then its put fails and is made again.
+    async fn remove_unfinished(&self, key: &str) -> Result<(), BucketError> {
+        let Some(path) = self.local_path(key) else { return Ok(()) };
+        for number in 1.. {
+            let mut name = path.clone().into_os_string();
+            name.push(format!("#{number}"));
+            let path = PathBuf::from(name);
+            match tokio::fs::remove_file(&path).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+                Err(source) => return Err(BucketError::Io { path, source }),
+            }
+        }
+        Ok(())
     }
 
     /// The keys that begin with `folder`. For tests and people; nothing is decided by it.
@@ -288,6 +308,25 @@ mod tests {
             bucket.fetch_to(key, &folder.path().join("x")).await,
             Err(BucketError::NotFound { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_put_left_goes_with_the_next_put_or_the_delete() {
+        let folder = tempfile::tempdir().unwrap();
+        let bucket = Bucket::open(folder.path().to_str().unwrap(), &BucketOptions::default()).unwrap();
+        let key = "archive/t/date=2026-11-22/0-0-9-ab.parquet";
+        let path = bucket.local_path(key).unwrap();
+        let files = || std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        let leave = |number: u32| std::fs::write(format!("{}#{number}", path.display()), "half").unwrap();
+        bucket.put_new(key, "hello".into()).await.unwrap();
+        assert_eq!(files(), 1);
+        leave(1);
+        leave(2);
+        assert_eq!(bucket.put_new(key, "hello".into()).await.unwrap(), Put::Found);
+        assert_eq!(files(), 1);
+        leave(1);
+        bucket.delete(key).await.unwrap();
+        assert_eq!(files(), 0);
     }
 
     #[test]

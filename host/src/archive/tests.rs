@@ -193,8 +193,11 @@ async fn a_sealed_segment_becomes_objects_that_give_the_same_records() {
     let mut rig = Rig::new(archived(2)).await;
     rig.segment(0, 500).await;
     rig.segment(500, 300).await;
+    let (waiting, seconds) = picture::waiting(&rig.database.pool).await.unwrap();
+    assert!(waiting >= 2 && seconds > 0.0, "{waiting} for {seconds} s");
     let report = rig.archiver.tick().await.unwrap();
     assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(picture::waiting(&rig.database.pool).await.unwrap(), (0, 0.0));
     // A slow machine appends over the end of a segment.
     let parts = count(
         &rig.database.pool,

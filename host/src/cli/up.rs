@@ -71,9 +71,23 @@ pub struct UpArgs {
     /// How long an object that an interrupted upload left in the bucket stays there.
     #[arg(long, default_value = "24h", value_parser = units::duration, value_name = "DURATION")]
     pub sweep_after: Duration,
+    /// How long dead letters stay that nobody redrives or drops, such as 30d, or forever.
+    #[arg(long, default_value = "forever", value_parser = keep, value_name = "DURATION")]
+    pub keep_dead_letters: Keep,
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// None: for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep(Option<Duration>);
+
+fn keep(text: &str) -> Result<Keep, String> {
+    match text {
+        "forever" => Ok(Keep(None)),
+        text => units::duration(text).map(|keep| Keep(Some(keep))),
+    }
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -106,6 +120,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             ..ArchiverOptions::default()
         },
         segments: MaintainerOptions::default(),
+        keep_letters: args.keep_dead_letters.0,
     };
     let mut stop = std::pin::pin!(signalled());
     let app = tokio::select! {

@@ -10,6 +10,7 @@ mod aircraft;
 mod archive;
 mod bad_input;
 mod bombs;
+mod cutter;
 mod files;
 mod hosts;
 mod languages;

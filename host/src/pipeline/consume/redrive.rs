@@ -39,8 +39,12 @@ enum End {
 impl Task<'_> {
     /// Runs letters that wait for this partition, a few of them. True: there may be more.
     pub(super) async fn redrive(&mut self, token: &CancellationToken) -> Result<bool, StageError> {
-        if self.breaker.is_half_open() {
+        if self.breaker.is_half_open() || !self.queue.is_due() {
             return Ok(false);
+        }
+        // Who has just pushed a version that works wants it to run the letters.
+        if self.current.follow().await? {
+            self.new_version();
         }
         let began = Instant::now();
         for _ in 0..TURN {
