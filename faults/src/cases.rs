@@ -10,6 +10,7 @@ mod fleet;
 mod judge;
 mod leases;
 mod r1;
+mod r11;
 mod r12;
 mod r13;
 mod r14;
@@ -20,6 +21,7 @@ mod r21;
 mod r3;
 mod r4;
 mod r5;
+mod r6;
 mod r7;
 mod r8;
 mod storm;
@@ -41,8 +43,10 @@ pub const ALL: &[Case] = &[
     r3::CASE,
     r4::CASE,
     r5::CASE,
+    r6::CASE,
     r7::CASE,
     r8::CASE,
+    r11::CASE,
     r12::CASE,
     r13::CASE,
     r14::CASE,

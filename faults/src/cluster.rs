@@ -36,6 +36,8 @@ pub struct Layout {
     pub others: Vec<(usize, String)>,
     /// Whether hosts reach Postgres through a proxy.
     pub proxied: bool,
+    /// Whether each host has a role of its own in Postgres, so that its sessions can be told from others'. Not with a proxy.
+    pub roles: bool,
     /// None: a folder in the run's folder.
     pub bucket: Option<String>,
     pub environment: Vec<(String, String)>,
@@ -52,6 +54,7 @@ impl Layout {
             pipeline: Some(pipeline.into()),
             others: Vec::new(),
             proxied: false,
+            roles: false,
             bucket: None,
             environment: Vec::new(),
             arguments: Vec::new(),
@@ -101,6 +104,8 @@ impl Cluster {
                 let url = format!("postgres://tidemill@{}/tidemill?sslmode=disable", proxy.address());
                 cluster.proxies.push(proxy);
                 url
+            } else if layout.roles {
+                server.add_role(&host::role(number)).await?
             } else {
                 server.url()
             };

@@ -46,6 +46,9 @@ pub struct UpArgs {
         value_name = "URL"
     )]
     pub direct_url: Option<String>,
+    /// Run although Postgres has fsync off: a crash of its machine may then destroy the whole database.
+    #[arg(long)]
+    pub allow_no_fsync: bool,
     /// Where the host keeps its files.
     #[arg(long, env = "TIDEMILL_DATA_DIR", default_value = ".tidemill", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -107,6 +110,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         database_url: args.database_url,
         pooler: args.pooler,
         direct_url: args.direct_url,
+        allow_no_fsync: args.allow_no_fsync,
         postgres_bin: args.postgres_bin,
         listen: args.listen,
         token: args.token,
