@@ -6,7 +6,9 @@ use futures::future::BoxFuture;
 use crate::report::Verdict;
 use crate::run::Run;
 
+mod fleet;
 mod judge;
+mod leases;
 mod r1;
 mod r11;
 mod r12;
@@ -15,6 +17,7 @@ mod r14;
 mod r15;
 mod r18;
 mod r2;
+mod r21;
 mod r3;
 mod r4;
 mod r5;
@@ -51,5 +54,7 @@ pub const ALL: &[Case] = &[
     r14::CASE,
     r15::CASE,
     r18::CASE,
+    r21::CASE,
+    fleet::CASE,
     storm::CASE,
 ];

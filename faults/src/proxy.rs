@@ -28,8 +28,8 @@ use wire::{Client, Server, Session};
 const CHUNK: usize = 16 * 1024;
 /// In so long a busy host has asked something on some connection.
 const ASKED: Duration = Duration::from_millis(300);
-/// How long connections have to see that they are cut.
-const CUT: Duration = Duration::from_millis(20);
+/// In so long every connection has seen a mode that the next one would hide.
+const SEEN: Duration = Duration::from_millis(20);
 
 /// Where the proxy leads to.
 #[derive(Clone, Debug)]
@@ -120,13 +120,13 @@ impl Proxy {
         self.set(Mode::Hole { up: false, down: true });
         sleep(ASKED).await;
         self.set(Mode::Lost);
+        sleep(SEEN).await;
     }
 
     /// Resets what is connected now; new connections pass.
     pub async fn cut_now(&self) {
         self.set(Mode::Cut);
-        // Every connection has to see it.
-        sleep(CUT).await;
+        sleep(SEEN).await;
         self.set(Mode::Pass);
     }
 
@@ -372,3 +372,6 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

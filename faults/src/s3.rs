@@ -321,3 +321,6 @@ fn hurt(fault: Fault, whole: &Bytes) -> Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,8 @@ pub struct AppOptions {
     pub pooler: bool,
     /// Beside a pooler: the way to the server itself, for what no pooler carries.
     pub direct_url: Option<String>,
+    /// Run on a server with `fsync` off.
+    pub allow_no_fsync: bool,
     /// Where the server's programs are, if not where they are looked for.
     pub postgres_bin: Option<PathBuf>,
     pub listen: SocketAddr,
@@ -63,6 +65,8 @@ pub struct AppOptions {
     pub bucket: Option<String>,
     pub archiver: ArchiverOptions,
     pub segments: MaintainerOptions,
+    /// How long dead letters stay that nobody redrives or drops; None is for ever.
+    pub keep_letters: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +171,7 @@ impl App {
         };
         let pool = pool::connect(&database, &settings).await?;
         let durability = durability::check(&pool).await?;
+        durability.demand_fsync(options.allow_no_fsync)?;
         for warning in durability.warnings() {
             tracing::warn!("{warning}");
         }
@@ -180,6 +185,7 @@ impl App {
         }
         let hub = NotifyHub::start(pool.clone(), pool.direct().cloned());
         let log = Log::new(pool.clone(), hub, clock.clone(), LogOptions::default());
+        log.check_server().await.map_err(|error| ApplyError::Log { stage: "host".to_string(), error })?;
         let query_cache = data_dir.private_dir("query-cache")?;
         let objects = Objects::open(bucket.clone(), &query_cache, MIRROR_BYTES).map_err(AppError::Queries)?;
         let replay = Replay::with_archive(log.clone(), ArchiveReader::new(pool.clone(), objects.clone()));
@@ -255,7 +261,8 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
-        app.tasks.spawn(letters.watch(token.clone()));
+        app.tasks.spawn(letters.watch(options.keep_letters, token.clone()));
+        app.tasks.spawn(app.log.clone().watch_server(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

@@ -8,6 +8,24 @@ use serde::{Deserialize, Serialize};
 /// A record's place in a partition. Dense: the first record has 0 and no number is ever skipped.
 pub type Offset = u64;
 
+/// Raised when a partition may have lost its end to a fail-over: offsets from there on are then given anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct LogEpoch(pub i32);
+
+/// An offset, and the epoch of the log under which a reader got there. None: somebody chose it, whatever the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub offset: Offset,
+    pub epoch: Option<LogEpoch>,
+}
+
+impl From<Offset> for Place {
+    fn from(offset: Offset) -> Self {
+        Self { offset, epoch: None }
+    }
+}
+
 /// Microseconds since the Unix epoch, UTC.
 pub type Micros = i64;
 

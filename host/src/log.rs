@@ -12,6 +12,7 @@
 
 pub mod append;
 pub mod encode;
+pub mod epochs;
 pub mod error;
 pub mod fetch;
 pub mod hosts;

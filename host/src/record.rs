@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::ids::{Micros, Offset, Partition};
+use crate::ids::{LogEpoch, Micros, Offset, Partition};
 
 /// A named value beside the payload. Names may repeat; order is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub struct StoredBatch {
     pub base_offset: Offset,
     /// When it was appended, by the counter row: never runs against offset order.
     pub appended_at: Micros,
+    /// The epoch of the log when it was read from Postgres; None of what comes from the bucket.
+    pub log_epoch: Option<LogEpoch>,
     pub records: Arc<[Record]>,
 }
 

@@ -11,7 +11,7 @@ mod position;
 use std::sync::Arc;
 
 use crate::archive::reader::ArchiveReader;
-use crate::ids::{Offset, Partition};
+use crate::ids::{Partition, Place};
 use crate::log::{FetchError, FetchLimits, Fetched, Log, Topic};
 
 pub use cursor::Cursor;
@@ -51,9 +51,10 @@ impl Replay {
     pub fn cursor(
         &self,
         topic: Arc<Topic>,
-        positions: Vec<(Partition, Offset)>,
+        positions: Vec<(Partition, impl Into<Place>)>,
         limits: FetchLimits,
     ) -> Cursor {
+        let positions = positions.into_iter().map(|(partition, place)| (partition, place.into())).collect();
         Cursor::new(self.clone(), topic, positions, limits)
     }
 
@@ -62,12 +63,12 @@ impl Replay {
         &self,
         topic: &Topic,
         partition: Partition,
-        from: Offset,
+        from: Place,
         limits: FetchLimits,
     ) -> Result<Fetched, FetchError> {
         let error = match (self.log.fetch(topic, partition, from, limits).await, &self.archive) {
-            (Err(error @ FetchError::OutOfRange { start, .. }), Some(archive)) if from < start => {
-                match archive.read(topic.id, partition, from, limits).await? {
+            (Err(error @ FetchError::OutOfRange { start, .. }), Some(archive)) if from.offset < start => {
+                match archive.read(topic.id, partition, from.offset, limits).await? {
                     Some(batches) => return Ok(Fetched { batches }),
                     None => error,
                 }

@@ -11,7 +11,7 @@ pub mod feed;
 pub mod late;
 pub mod spec;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row};
 use tokio::sync::watch;
 
-use crate::ids::{GroupName, TableName, TopicName};
+use crate::ids::{GroupName, LogEpoch, Place, TableName, TopicName};
 use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
 pub use spec::{Cell, Change, ColumnSpec, ColumnType, TableSpec};
@@ -283,8 +283,12 @@ impl Tables {
             .execute(&mut *transaction)
             .await?;
         let position = position_of(&mut transaction, &table).await?;
-        let went_back =
-            position.iter().any(|(partition, next)| since.get(partition).is_some_and(|seen| seen > next));
+        // Also where another server has taken over: then it may have gone back and forth again.
+        let went_back = position.places().any(|(partition, now)| {
+            since.place(partition).is_some_and(|seen| {
+                seen.offset > now.offset || seen.epoch.is_some_and(|epoch| Some(epoch) != now.epoch)
+            })
+        });
         if went_back || since.iter().count() != position.iter().count() {
             return Ok(None);
         }
@@ -368,18 +372,22 @@ fn check_same(
 
 async fn position_of(connection: &mut Session, table: &Table) -> Result<Position, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT o.partition, o.next_offset FROM tidemill.consumer_offsets o JOIN tidemill.topics t USING (topic_id)
+        "SELECT o.partition, o.next_offset, c.log_epoch
+           FROM tidemill.consumer_offsets o JOIN tidemill.topics t USING (topic_id)
+           JOIN tidemill.log_counter c USING (topic_id, partition)
           WHERE o.group_name = $1 AND t.name = $2",
     )
     .bind(table.group.as_str())
     .bind(table.topic.as_str())
     .fetch_all(connection)
     .await?;
-    let mut offsets = BTreeMap::new();
+    let mut position = Position::default();
     for row in rows {
-        offsets.insert(row.try_get::<i32, _>(0)? as u32, row.try_get::<i64, _>(1)? as u64);
+        let place =
+            Place { offset: row.try_get::<i64, _>(1)? as u64, epoch: Some(LogEpoch(row.try_get(2)?)) };
+        position.insert(row.try_get::<i32, _>(0)? as u32, place);
     }
-    Ok(Position::from(offsets))
+    Ok(position)
 }
 
 #[cfg(test)]

@@ -39,6 +39,14 @@ describe("the status", () => {
     expect(pipeline?.stages.map(reasonOf)).toEqual(["own", "partition 3: fenced"]);
   });
 
+  it("names the hosts, and none for a host that does not know", () => {
+    expect(parseStatus({ hosts: [{ host: "h-1", version: "0.1.0", url: null, leases: 3 }, {}] }).hosts).toEqual([
+      { host: "h-1", version: "0.1.0", url: null, leases: 3 },
+      { host: "", version: "", url: null, leases: 0 },
+    ]);
+    expect(parseStatus({}).hosts).toEqual([]);
+  });
+
   it("turns lag into time", () => {
     expect(secondsBehind(500, 1000)).toBe(0.5);
     expect(secondsBehind(0, 0)).toBe(0);

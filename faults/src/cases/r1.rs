@@ -70,11 +70,13 @@ async fn kill(run: &Run, cluster: &Cluster, witness: &Witness, records: u64, kil
         loop {
             if rng.u32(..3) < 2 {
                 if let Some(restart) = cluster.kill_and_restart(&mut rng, DOWN) {
+                    run.note(format!("kill {}", restart.name));
                     restarts.push(restart);
                     killed.hosts += 1;
                     break;
                 }
             } else if cluster.server.kill_backend(&mut rng).await? {
+                run.note("kill a backend");
                 killed.backends += 1;
                 break;
             }

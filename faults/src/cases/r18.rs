@@ -11,10 +11,8 @@ use tokio::time::sleep;
 
 use super::Case;
 use super::judge::Witness;
-use crate::check;
 use crate::cluster::pipeline::{self, INBOUND};
 use crate::cluster::{Cluster, Layout};
-use crate::history::Read;
 use crate::observe::delay::{delays, quantile};
 use crate::observe::follow::Follower;
 use crate::report::{Verdict, Wanted};
@@ -36,7 +34,7 @@ const OFTEN: Duration = Duration::from_millis(50);
 const DELIVERED: f64 = 1.2;
 
 async fn terminate(run: Run) -> Result<Verdict> {
-    let rounds = run.rounds(30, 2);
+    let rounds = run.rounds(30, 1);
     let cluster = Cluster::start(&run, Layout::new(2, pipeline::text(4))).await?;
     let witness = Witness::of_pipeline(&run, &cluster);
     let load = Load { rate: Some(RATE), batch: 1..=4, ..Load::endless(INBOUND, PRODUCERS) };
@@ -52,8 +50,7 @@ async fn terminate(run: Run) -> Result<Verdict> {
 
     let all = witness.history.appends();
     let log = crate::observe::by_sql(&cluster.server, INBOUND).await?;
-    follower.until(log.reads.len(), Duration::from_secs(30)).await?;
-    let seen = follower.seen();
+    let (seen, skipped) = follower.finish(log.reads.len()).await;
     let delays = delays(&all, &seen);
     let part = |first: bool| {
         let of_half = delays.iter().filter(|(at, _)| (*at < turn) == first).map(|(_, delay)| *delay);
@@ -63,8 +60,7 @@ async fn terminate(run: Run) -> Result<Verdict> {
     verdict.injected("listening sessions terminated", u64::from(rounds), sessions);
     verdict.figure("delivered, one killed each 2 s, p99 (s)", Wanted::AtMost(DELIVERED), part(true)?);
     verdict.figure("delivered, hardly any listening, p99 (s)", Wanted::AtMost(DELIVERED), part(false)?);
-    let reads: Vec<Read> = seen.into_iter().map(|(read, _)| read).collect();
-    verdict.none("records the follower missed or got twice", check::skipped(&reads));
+    verdict.none("records the follower missed or got twice", skipped);
     witness.judge_pipeline(&cluster, &mut verdict).await?;
     cluster.stop().await?;
     Ok(verdict)

@@ -35,7 +35,7 @@ const RECOVERED: f64 = 5.0;
 const STUCK: Duration = Duration::from_secs(60);
 
 async fn stops(run: Run) -> Result<Verdict> {
-    let rounds = run.rounds(20, 3);
+    let rounds = run.rounds(20, 2);
     let cluster = Cluster::start(&run, Layout::new(HOSTS, pipeline::text(4))).await?;
     let witness = Witness::of_pipeline(&run, &cluster);
     let load = Load::endless(INBOUND, PRODUCERS);

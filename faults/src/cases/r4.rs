@@ -15,11 +15,9 @@ use tokio::time::{sleep, timeout};
 
 use super::Case;
 use super::judge::Witness;
-use crate::check;
 use crate::cluster::host::Host;
 use crate::cluster::pipeline::{self, INBOUND};
 use crate::cluster::{Cluster, Layout};
-use crate::history::Read;
 use crate::http;
 use crate::observe::delay::{delays, quantile};
 use crate::observe::follow::Follower;
@@ -47,14 +45,14 @@ const WOKEN: f64 = 0.25;
 
 const MODES: [(&str, Mode); 4] = [
     ("both ways", Mode::Hole { up: true, down: true }),
+    ("lost", Mode::Lost),
     ("up", Mode::Hole { up: true, down: false }),
     ("down", Mode::Hole { up: false, down: true }),
-    ("lost", Mode::Lost),
 ];
 
 async fn holes(run: Run) -> Result<Verdict> {
-    let rounds = run.rounds(4, 4);
-    let lasts = Duration::from_secs(run.size(30, 3).into());
+    let rounds = run.rounds(4, 2);
+    let lasts = Duration::from_secs(run.size(30, 2).into());
     let cluster = Cluster::start(&run, Layout::new(2, pipeline::text(4)).proxied()).await?;
     let witness = Witness::of_pipeline(&run, &cluster);
     let load = Load { rate: Some(RATE), batch: 1..=4, ..Load::endless(INBOUND, PRODUCERS) };
@@ -78,8 +76,7 @@ async fn holes(run: Run) -> Result<Verdict> {
     verdict.figure("slowest answer (s)", Wanted::AtMost(ANSWERED), swallowed.slowest.as_secs_f64());
     verdict.none("requests without an end", swallowed.hung);
     let log = crate::observe::by_sql(&cluster.server, INBOUND).await?;
-    follower.until(log.reads.len(), Duration::from_secs(60)).await?;
-    let seen = follower.seen();
+    let (seen, skipped) = follower.finish(log.reads.len()).await;
     if run.scale == Scale::Full {
         let delays = delays(&witness.history.appends(), &seen);
         for (name, healed) in &swallowed.healed {
@@ -90,8 +87,7 @@ async fn holes(run: Run) -> Result<Verdict> {
             verdict.figure(&name, Wanted::AtMost(WOKEN), median.as_secs_f64());
         }
     }
-    let reads: Vec<Read> = seen.into_iter().map(|(read, _)| read).collect();
-    verdict.none("records the follower missed or got twice", check::skipped(&reads));
+    verdict.none("records the follower missed or got twice", skipped);
     witness.judge_pipeline(&cluster, &mut verdict).await?;
     cluster.stop().await?;
     Ok(verdict)
@@ -114,12 +110,14 @@ async fn swallow(run: &Run, cluster: &Cluster, rounds: u32, lasts: Duration) -> 
         let (host, proxy) = (&cluster.hosts[0], &cluster.proxies[0]);
         let over = Arc::new(AtomicBool::new(false));
         let probing = tokio::spawn(probe(host.clone(), over.clone()));
+        run.note(format!("hole: {name}"));
         match mode {
             Mode::Lost => proxy.lose().await,
             mode => proxy.set(mode),
         }
         sleep(lasts).await;
         proxy.set(Mode::Pass);
+        run.note("pass");
         over.store(true, Ordering::Relaxed);
         swallowed.healed.push((name, Instant::now()));
         if run.scale == Scale::Full {

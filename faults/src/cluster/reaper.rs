@@ -10,18 +10,16 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// `$0` is the folder. Postgres is told to stop at once and waited for; a host is killed, also when it is stopped. A process
-/// that has ended and that nobody has asked for yet (a zombie) is gone.
+/// `$0` is the folder. Postgres is told to stop at once and waited for; a host is killed, also when it is stopped. One that
+/// has ended and that nobody waits for any more (Z) is no process to wait for.
 const REAPER: &str = r#"
     read -r _
     for file in "$0"/pids/*; do
         [ -f "$file" ] && kill -"$(cat "$file")" "${file##*/}" 2>/dev/null
     done
     for file in "$0"/pids/*; do
-        while true; do
-            case $(ps -o stat= -p "${file##*/}" 2>/dev/null) in ''|Z*) break ;; esac
-            sleep 0.1
-        done
+        while [ -f "$file" ] && kill -0 "${file##*/}" 2>/dev/null &&
+            ! grep -qs '^State:.*Z' "/proc/${file##*/}/status"; do sleep 0.1; done
     done
 "#;
 
@@ -61,4 +59,30 @@ pub fn note(folder: &Path, pid: u32, signal: &str) -> Result<()> {
 /// Forgets a process that has ended and was waited for.
 pub fn forget(folder: &Path, pid: u32) {
     let _ = std::fs::remove_file(folder.join("pids").join(pid.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_ends_with_the_reaper_also_when_it_is_stopped() {
+        let folder = std::env::temp_dir().join(format!("tidemill-reaper-{}", std::process::id()));
+        let reaper = Reaper::start(&folder).unwrap();
+        let start = || Command::new("sleep").arg("600").spawn().unwrap();
+        let (mut running, mut stopped, mut forgotten) = (start(), start(), start());
+        for child in [&running, &stopped, &forgotten] {
+            note(&folder, child.id(), "KILL").unwrap();
+        }
+        let pid = rustix::process::Pid::from_child(&stopped);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        forget(&folder, forgotten.id());
+        drop(reaper);
+        assert!(!running.wait().unwrap().success());
+        assert!(!stopped.wait().unwrap().success());
+        assert!(forgotten.try_wait().unwrap().is_none(), "it was forgotten, and is ended");
+        forgotten.kill().unwrap();
+        forgotten.wait().unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

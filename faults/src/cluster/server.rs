@@ -146,21 +146,24 @@ impl Server {
         Ok(())
     }
 
-    /// Kills one process of a host's session with SIGKILL, which makes the server drop all of them and recover. Says
-    /// whether there was one.
+    /// Kills one process of a host's session with SIGKILL, which makes the server drop all of them and recover: one that is
+    /// at something, if there is one. Says whether there was any.
     pub async fn kill_backend(&self, rng: &mut Rng) -> Result<bool> {
         let mut connection = self.connect().await?;
-        let sessions: Vec<i32> = sqlx::query_scalar(
-            "SELECT pid FROM pg_stat_activity
+        let sessions: Vec<(i32, bool)> = sqlx::query_as(
+            "SELECT pid, state <> 'idle' FROM pg_stat_activity
               WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1
-              ORDER BY pid",
+                AND state IS NOT NULL ORDER BY pid",
         )
         .bind(OURS)
         .fetch_all(&mut connection)
         .await?;
         // Nothing to wait for: the session is about to end.
         drop(connection);
-        let Some(chosen) = rng.choice(sessions) else { return Ok(false) };
+        let busy: Vec<_> = sessions.iter().filter(|(_, busy)| *busy).copied().collect();
+        let Some((chosen, _)) = rng.choice(if busy.is_empty() { sessions } else { busy }) else {
+            return Ok(false);
+        };
         let chosen = Pid::from_raw(chosen).context("a pid")?;
         Ok(kill_process(chosen, Signal::KILL).is_ok())
     }

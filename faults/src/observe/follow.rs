@@ -3,16 +3,19 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use crate::check::skipped;
 use crate::cluster::host::Host;
 use crate::history::{Item, Place, Read};
 use crate::http;
 
 const PAUSE: Duration = Duration::from_millis(100);
+/// For what is still to come when everything is written.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A record, and when it came.
 pub type Seen = (Read, Instant);
@@ -38,24 +41,24 @@ impl Follower {
         Self { seen, task: task.abort_handle() }
     }
 
-    /// All so far, in the order in which it came.
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Waits until so many have come.
-    pub async fn until(&self, count: usize, patience: Duration) -> Result<()> {
+    /// Waits a while until so many have come; gives all, in the order in which it came, and what is wrong with that.
+    pub async fn finish(self, count: usize) -> (Vec<Seen>, Vec<String>) {
         let since = Instant::now();
-        loop {
-            let now = self.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
-            if now >= count {
-                return Ok(());
-            }
-            if since.elapsed() > patience {
-                bail!("a follower got {now} of {count} records within {} s", patience.as_secs());
-            }
+        while self.count() < count && since.elapsed() < PATIENCE {
             sleep(PAUSE).await;
         }
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reads: Vec<Read> = seen.iter().map(|(read, _)| *read).collect();
+        let mut wrong = skipped(&reads);
+        if seen.len() != count {
+            let (got, within) = (seen.len(), PATIENCE.as_secs());
+            wrong.push(format!("a follower got {got} of {count} records within {within} s"));
+        }
+        (seen, wrong)
+    }
+
+    fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 

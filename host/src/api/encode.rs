@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 
 use crate::clock::rfc3339;
 use crate::config::plan::Format;
-use crate::ids::Micros;
+use crate::ids::{LogEpoch, Micros};
 use crate::record::Record;
 
 /// Writes records one after the other into `out`.
@@ -17,6 +17,8 @@ pub struct RecordWriter {
     payload: Payload,
     /// The last time that was written: most records of a batch share one.
     time: (Micros, String),
+    /// Written with each record, for whoever keeps positions.
+    pub log_epoch: Option<LogEpoch>,
 }
 
 /// How payloads are shown.
@@ -40,7 +42,7 @@ impl Payload {
 
 impl RecordWriter {
     pub fn new(payload: Payload) -> Self {
-        Self { out: Vec::new(), payload, time: (Micros::MIN, String::new()) }
+        Self { out: Vec::new(), payload, time: (Micros::MIN, String::new()), log_epoch: None }
     }
 
     /// Takes what was written.
@@ -91,6 +93,10 @@ impl RecordWriter {
             self.text("]");
         }
         self.text("]");
+        if let Some(LogEpoch(epoch)) = self.log_epoch {
+            self.text(",\"log_epoch\":");
+            self.json(&epoch);
+        }
     }
 
     fn key(&mut self, key: Option<&[u8]>) {

@@ -218,6 +218,8 @@ impl From<FetchError> for ApiError {
             }
             FetchError::Archived { .. } => Self::unavailable("bucket_unavailable", message)
                 .hint("the host tries again; see that the bucket can be reached"),
+            FetchError::Lost { .. } => Self::new(StatusCode::GONE, "offsets_lost", message)
+                .hint("these records are in no place of the log any more"),
             FetchError::TopicGone => Self::not_found("topic_not_found", message),
             FetchError::Unavailable(_) => Self::no_postgres(message),
             FetchError::Postgres(error) => Self::postgres(&error),

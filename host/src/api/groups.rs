@@ -112,8 +112,8 @@ pub async fn seek(
             state.groups.seek(&group, &seek.topic, &target, seek.partition, seek.clear_state).await?;
         }
         SeekTarget::Offset(_) | SeekTarget::Tail(_) => {
-            for (partition, offset) in begin.from {
-                let target = SeekTarget::Offset(offset);
+            for (partition, place) in begin.from {
+                let target = SeekTarget::Offset(place.offset);
                 state.groups.seek(&group, &seek.topic, &target, Some(partition), seek.clear_state).await?;
             }
         }
@@ -135,8 +135,8 @@ pub async fn commit(
         ApiError::bad_request("bad_position", format!("{:?} is no position", commit.position))
             .hint("it looks like 0:120,1:99, the next offset of each partition")
     })?;
-    if let Some((partition, _)) = position.0.iter().find(|(partition, _)| **partition >= topic.partitions) {
-        return Err(no_partition(&topic, *partition));
+    if let Some((partition, _)) = position.iter().find(|(partition, _)| *partition >= topic.partitions) {
+        return Err(no_partition(&topic, partition));
     }
     let standing = state.groups.describe(&group).await?;
     let here = standing.iter().find(|lag| lag.topic == commit.topic.as_str());

@@ -79,6 +79,11 @@ fn describe() {
         Unit::Count,
         "Dead letters that were run again: done, failed, or again (to come later)"
     );
+    describe_counter!(
+        "tidemill_dead_letters_expired_total",
+        Unit::Count,
+        "Dead letters that were kept long enough"
+    );
     describe_gauge!("tidemill_stage_instances", Unit::Count, "Live instances of a stage's plugin");
     describe_gauge!("tidemill_stage_memory_bytes", Unit::Bytes, "Memory and tables of those instances");
     describe_counter!("tidemill_plugin_counter_total", Unit::Count, "Counters of plugins, by name");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::ApiState;
 use super::error::ApiError;
 use super::start::Begin;
-use crate::ids::{Micros, Offset, Partition};
+use crate::ids::{LogEpoch, Micros, Partition, Place};
 use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Position};
@@ -25,10 +25,12 @@ pub struct Reading {
     /// After the records that were taken.
     position: Position,
     /// Where to stop; None follows for ever.
-    end: Option<BTreeMap<Partition, Offset>>,
+    end: Option<BTreeMap<Partition, Place>>,
     /// Records that may still be taken.
     left: u64,
     current: Option<Piece>,
+    /// Under which that was read.
+    epoch: Option<LogEpoch>,
 }
 
 /// Records of one batch.
@@ -63,10 +65,11 @@ impl Reading {
         let positions = begin.from.iter().map(|(p, o)| (*p, *o)).collect();
         Self {
             cursor: state.replay.cursor(topic, positions, limits),
-            position: Position(begin.from),
+            position: begin.from.into(),
             end: (!follow).then_some(begin.end),
             left: max.unwrap_or(u64::MAX),
             current: None,
+            epoch: None,
         }
     }
 
@@ -77,7 +80,9 @@ impl Reading {
 
     /// Counts a record as taken.
     pub fn passed(&mut self, record: &Record) {
-        self.position.0.insert(record.partition, record.offset + 1);
+        let before = self.position.place(record.partition).and_then(|place| place.epoch);
+        let epoch = self.epoch.or(before);
+        self.position.insert(record.partition, Place { offset: record.offset + 1, epoch });
     }
 
     /// The next records of one batch: at most `records`, and about `bytes` of payload, but at least one.
@@ -101,11 +106,12 @@ impl Reading {
             let Some(batch) = self.cursor.next(wait).await? else {
                 return Ok(Step::Quiet);
             };
-            let end = self.end.as_ref().and_then(|end| end.get(&batch.partition)).copied();
+            let end = self.end.as_ref().and_then(|end| end.get(&batch.partition)).map(|end| end.offset);
             let wanted = match end {
                 Some(end) => batch.records.partition_point(|record| record.offset < end),
                 None => batch.records.len(),
             };
+            self.epoch = batch.log_epoch;
             let (appended_at, records) = (batch.appended_at, batch.records);
             self.current = (wanted > 0).then_some(Piece { appended_at, records, range: 0..wanted });
         }
@@ -113,7 +119,7 @@ impl Reading {
 
     fn at_end(&self) -> bool {
         let Some(end) = &self.end else { return false };
-        end.iter().all(|(partition, end)| self.position.get(*partition).is_some_and(|at| at >= *end))
+        end.iter().all(|(partition, end)| self.position.get(*partition).is_some_and(|at| at >= end.offset))
     }
 }
 

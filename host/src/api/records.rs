@@ -54,8 +54,9 @@ pub async fn read(
     let start = params.parsed::<Start>("from")?.unwrap_or_default();
     let only = params.parsed::<Partition>("partition")?;
     let mut begin = start::resolve(&state, &topic, &start, only).await?;
-    if let Some(group) = params.parsed::<GroupName>("group")? {
-        start::of_group(&state, &topic, &group, &mut begin).await?;
+    let group = params.parsed::<GroupName>("group")?;
+    if let Some(group) = &group {
+        start::of_group(&state, &topic, group, &mut begin).await?;
     }
     let writer = RecordWriter::new(payload);
     let appended = params.flag("appended")?;
@@ -63,7 +64,7 @@ pub async fn read(
         return Err(ApiError::bad_request("bad_parameter", "appended=true goes with format=json"));
     }
     if shape == Shape::Page {
-        let end = Position(begin.end.clone());
+        let end = Position::from(begin.end.clone());
         let reading = Reading::begin(&state, topic, begin, Some(max.unwrap_or(DEFAULT_PAGE)), false);
         return page(reading, writer, &end).await;
     }
@@ -73,6 +74,7 @@ pub async fn read(
         writer,
         raw: shape == Shape::Raw,
         appended,
+        epochs: group.is_some(),
         follow,
         shutdown: state.shutdown.clone(),
         _permit: permit,
@@ -136,6 +138,8 @@ struct RecordLines {
     raw: bool,
     /// With the time of the append.
     appended: bool,
+    /// With the epoch of the log, for a reader that will commit.
+    epochs: bool,
     follow: bool,
     shutdown: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -175,13 +179,17 @@ impl RecordLines {
     fn write(&mut self, piece: &Piece) -> Bytes {
         self.writer.out.reserve(CHUNK + piece.records().len());
         for record in piece.records() {
+            self.reading.passed(record);
+            if self.epochs {
+                let place = self.reading.position().place(record.partition);
+                self.writer.log_epoch = place.and_then(|place| place.epoch);
+            }
             match (self.raw, self.appended) {
                 (true, _) => self.writer.out.extend_from_slice(&record.payload),
                 (false, true) => self.writer.appended(record, piece.appended_at),
                 (false, false) => self.writer.record(record),
             }
             self.writer.out.push(b'\n');
-            self.reading.passed(record);
         }
         self.writer.take().into()
     }

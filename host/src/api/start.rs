@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::ApiState;
 use super::error::ApiError;
-use crate::ids::{GroupName, Offset, Partition};
+use crate::ids::{GroupName, Offset, Partition, Place, TopicPartition};
 use crate::log::{Bounds, SeekTarget, Topic};
 use crate::replay::Position;
 
@@ -31,7 +31,7 @@ impl FromStr for Start {
         }
         text.parse().map(Self::Position).map_err(|_| {
             "it is earliest, hot, latest, an offset, a time such as 2026-01-01T00:00:00Z, tail:N, or a position such as \
-             0:120,1:99"
+             0:120@1,1:99@1"
                 .to_string()
         })
     }
@@ -40,9 +40,9 @@ impl FromStr for Start {
 /// Offsets to read from, and what the log held when they were looked up.
 #[derive(Debug)]
 pub struct Begin {
-    pub from: BTreeMap<Partition, Offset>,
+    pub from: BTreeMap<Partition, Place>,
     /// Where each of these partitions ended.
-    pub end: BTreeMap<Partition, Offset>,
+    pub end: BTreeMap<Partition, Place>,
 }
 
 /// Resolves `start` for one partition or all.
@@ -59,14 +59,19 @@ pub async fn resolve(
     let mut begin = Begin { from: BTreeMap::new(), end: BTreeMap::new() };
     for bound in bounds {
         let offset = match start {
-            Start::Position(position) => match position.get(bound.partition) {
-                Some(offset) => within(&bound, offset)?,
+            Start::Position(position) => match position.place(bound.partition) {
+                Some(place) => {
+                    let target = TopicPartition { topic: topic.id, partition: bound.partition };
+                    state.log.survived(target, place).await?;
+                    within(&bound, place.offset)?
+                }
                 None => bound.first,
             },
             Start::Target(target) => one(state, topic, &bound, target, only.is_some()).await?,
         };
-        begin.from.insert(bound.partition, offset);
-        begin.end.insert(bound.partition, bound.next);
+        let place = |offset| Place { offset, epoch: Some(bound.log_epoch) };
+        begin.from.insert(bound.partition, place(offset));
+        begin.end.insert(bound.partition, place(bound.next));
     }
     Ok(begin)
 }
@@ -85,7 +90,7 @@ pub async fn of_group(
     for place in committed {
         let bound = bounds.iter().find(|bound| bound.partition == place.partition);
         if let (Some(bound), Some(from)) = (bound, begin.from.get_mut(&place.partition)) {
-            *from = within(bound, place.offset).map_err(|error| {
+            from.offset = within(bound, place.offset).map_err(|error| {
                 error.hint(format!(
                     "records were dropped before group {group} read them; `tidemill group seek {group} --topic {} \
                      --to earliest` goes on with what is there",
@@ -109,8 +114,8 @@ async fn chosen(state: &ApiState, topic: &Topic, only: Option<Partition>) -> Res
 }
 
 fn known_partitions(topic: &Topic, position: &Position) -> Result<(), ApiError> {
-    match position.0.keys().find(|partition| **partition >= topic.partitions) {
-        Some(partition) => Err(no_partition(topic, *partition)),
+    match position.iter().find(|(partition, _)| *partition >= topic.partitions) {
+        Some((partition, _)) => Err(no_partition(topic, partition)),
         None => Ok(()),
     }
 }

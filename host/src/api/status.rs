@@ -21,6 +21,7 @@ use super::{ApiState, metrics};
 use crate::clock::rfc3339;
 use crate::ids::HostId;
 use crate::letters::LetterCount;
+use crate::log::epochs::ServerFacts;
 use crate::log::hosts::{HostView, Hosts};
 use crate::log::offsets::GroupLag;
 use crate::pipeline::status::{FilesError, PipelineStatus};
@@ -45,6 +46,7 @@ struct Status<'a> {
     data_dir: String,
     durability: Durability<'a>,
     postgres_version: &'a str,
+    server: ServerFacts,
     memory_bytes: Option<u64>,
     pipelines: Vec<PipelineStatus>,
     pipeline_files: Option<FilesError>,
@@ -109,12 +111,13 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
     let hosts = Hosts::new(state.log.pool().clone());
-    let (topics, lags, dead_letters, tables, hosts) = tokio::try_join!(
+    let (topics, lags, dead_letters, tables, hosts, server) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
         async { state.letters().counts().await.map_err(ApiError::from) },
         async { state.tables.list().await.map_err(ApiError::from) },
         async { hosts.list().await.map_err(ApiError::from) },
+        async { state.log.server_facts().await.map_err(ApiError::from) },
     )?;
     let settings = &state.settings;
     let durability = &settings.durability;
@@ -133,6 +136,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
             synchronous_commit: &durability.synchronous_commit,
         },
         postgres_version: &durability.version,
+        server,
         memory_bytes: metrics::resident_bytes(),
         pipelines: with_lag(state.runtime.status(), &lags),
         pipeline_files: state.runtime.files_error(),

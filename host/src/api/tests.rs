@@ -6,6 +6,7 @@ mod asking;
 mod consuming;
 mod documents;
 mod guarding;
+mod letters;
 mod plugins;
 mod producing;
 mod streaming;

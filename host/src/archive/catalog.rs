@@ -126,8 +126,8 @@ pub async fn page(
     bytes: u64,
 ) -> Result<Vec<StoredBatch>, sqlx::Error> {
     let rows = sqlx::query(
-        "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads \
-         FROM tidemill.segment_page($1, $2, $3, $4)",
+        "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads, \
+                NULL::int AS log_epoch FROM tidemill.segment_page($1, $2, $3, $4)",
     )
     .bind(&claim.table)
     .bind(partition.cast_signed())

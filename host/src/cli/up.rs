@@ -46,6 +46,9 @@ pub struct UpArgs {
         value_name = "URL"
     )]
     pub direct_url: Option<String>,
+    /// Run although Postgres has fsync off: a crash of its machine may then destroy the whole database.
+    #[arg(long)]
+    pub allow_no_fsync: bool,
     /// Where the host keeps its files.
     #[arg(long, env = "TIDEMILL_DATA_DIR", default_value = ".tidemill", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -71,9 +74,23 @@ pub struct UpArgs {
     /// How long an object that an interrupted upload left in the bucket stays there.
     #[arg(long, default_value = "24h", value_parser = units::duration, value_name = "DURATION")]
     pub sweep_after: Duration,
+    /// How long dead letters stay that nobody redrives or drops, such as 30d, or forever.
+    #[arg(long, default_value = "forever", value_parser = keep, value_name = "DURATION")]
+    pub keep_dead_letters: Keep,
     /// Log as JSON lines.
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// None: for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep(Option<Duration>);
+
+fn keep(text: &str) -> Result<Keep, String> {
+    match text {
+        "forever" => Ok(Keep(None)),
+        text => units::duration(text).map(|keep| Keep(Some(keep))),
+    }
 }
 
 pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
@@ -93,6 +110,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         database_url: args.database_url,
         pooler: args.pooler,
         direct_url: args.direct_url,
+        allow_no_fsync: args.allow_no_fsync,
         postgres_bin: args.postgres_bin,
         listen: args.listen,
         token: args.token,
@@ -106,6 +124,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
             ..ArchiverOptions::default()
         },
         segments: MaintainerOptions::default(),
+        keep_letters: args.keep_dead_letters.0,
     };
     let mut stop = std::pin::pin!(signalled());
     let app = tokio::select! {

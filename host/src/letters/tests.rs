@@ -197,3 +197,19 @@ async fn letters_are_counted_and_dropped() {
     assert_eq!(setting.letters.drop(&ids).await.unwrap(), 3);
     assert!(setting.letters.counts().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn letters_go_when_they_were_kept_long_enough_unless_they_are_to_run() {
+    let setting = setting(3).await;
+    let day = std::time::Duration::from_secs(86_400);
+    sqlx::query("UPDATE tidemill.dead_letters SET failed_at = now() - interval '2 days' WHERE c_offset < 2")
+        .execute(&setting.database.pool)
+        .await
+        .unwrap();
+    let id = setting.all().await.last().unwrap().id;
+    setting.letters.redrive(&[id]).await.unwrap();
+    assert_eq!(setting.letters.expire(3 * day).await.unwrap(), 0);
+    assert_eq!(setting.letters.expire(day).await.unwrap(), 1);
+    let left: Vec<u64> = setting.all().await.iter().map(|letter| letter.record.offset).collect();
+    assert_eq!(left, [2, 0]);
+}

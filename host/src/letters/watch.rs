@@ -1,5 +1,7 @@
 //! Which partitions have queued letters: one look a second for a whole host, so that tasks need none of their own.
 //!
+//! The same look counts the letters of each group, and takes away those that were kept long enough.
+//!
 //! A task asks its [`Queue`] between two batches, which costs a load. Only when the last look has found letters of its
 //! partition does it ask Postgres for one. Lost notifications cost up to [`POLL`], never a letter.
 
@@ -19,6 +21,9 @@ use crate::log::offsets::Lease;
 const POLL: Duration = Duration::from_secs(1);
 /// How often it counts the letters of each group.
 const COUNT: Duration = Duration::from_secs(5);
+/// How often it takes away what was kept long enough, and how many letters at a time.
+const EXPIRE: Duration = Duration::from_secs(30);
+const EXPIRE_AT_ONCE: i64 = 10_000;
 /// A group with so many letters is warned about, and again each time they have doubled.
 pub const MANY: u64 = 10_000;
 
@@ -76,10 +81,11 @@ impl Letters {
         Queue { place: (lease.group.to_string(), topic.to_string(), lease.partition), places, waiting: false }
     }
 
-    /// Looks for queued letters and counts all of them, until the token is cancelled.
-    pub async fn watch(self, token: CancellationToken) {
+    /// Looks for queued letters, counts all of them, and drops those that failed longer than `keep` ago (None: it keeps
+    /// them), until the token is cancelled.
+    pub async fn watch(self, keep: Option<Duration>, token: CancellationToken) {
         let mut told = self.log.hub().letters();
-        let mut counted: Option<Instant> = None;
+        let (mut counted, mut expired): (Option<Instant>, Option<Instant>) = (None, None);
         let mut known = BTreeMap::new();
         loop {
             match self.places().await {
@@ -94,6 +100,15 @@ impl Letters {
                     Err(error) => tracing::debug!(%error, "cannot count the dead letters"),
                 }
             }
+            if let Some(keep) = keep.filter(|_| expired.is_none_or(|at| at.elapsed() >= EXPIRE)) {
+                match self.expire(keep).await {
+                    Ok(EXPIRE_AT_ONCE..) => {}
+                    Ok(_) => expired = Some(Instant::now()),
+                    Err(error) => {
+                        tracing::debug!(%error, "dead letters that were kept long enough are not dropped yet")
+                    }
+                }
+            }
             tokio::select! {
                 () = token.cancelled() => return,
                 () = told.woken() => {}
@@ -101,6 +116,25 @@ impl Letters {
                 () = tokio::time::sleep(POLL) => {}
             }
         }
+    }
+
+    /// Drops letters that failed longer than `keep` ago and are not to run again. How many.
+    pub async fn expire(&self, keep: Duration) -> Result<i64, LetterError> {
+        let gone = sqlx::query(
+            "DELETE FROM tidemill.dead_letters WHERE state = 'dead' AND dead_letter_id = ANY (ARRAY(
+                 SELECT dead_letter_id FROM tidemill.dead_letters
+                  WHERE state = 'dead' AND failed_at < clock_timestamp() - $1 ORDER BY failed_at LIMIT $2))",
+        )
+        .bind(keep)
+        .bind(EXPIRE_AT_ONCE)
+        .execute(&self.pool)
+        .await?
+        .rows_affected();
+        if gone > 0 {
+            metrics::counter!("tidemill_dead_letters_expired_total").increment(gone);
+            tracing::info!(letters = gone, "dropped dead letters that were kept long enough");
+        }
+        Ok(gone as i64)
     }
 
     async fn places(&self) -> Result<HashSet<Place>, LetterError> {

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo, PgValu
 use sqlx::types::Json;
 use sqlx::{Decode, Encode, Postgres, Row, Type};
 
-use crate::ids::{Micros, Offset, Partition};
+use crate::ids::{LogEpoch, Micros, Offset, Partition};
 use crate::record::{Header, NewRecord, Record, StoredBatch};
 
 /// Type numbers, which are the same in every Postgres.
@@ -197,7 +197,8 @@ impl<'r> Decode<'r, Postgres> for Elements {
     }
 }
 
-/// A row of `fetch_batches`: base_offset, appended_at (microseconds), timestamps, keys, headers, payloads.
+/// A row of `fetch_batches`: base_offset, appended_at (microseconds), timestamps, keys, headers, payloads,
+/// log_epoch.
 pub(crate) fn stored_batch(row: &PgRow, partition: Partition) -> Result<StoredBatch, sqlx::Error> {
     let base_offset = row.try_get::<i64, _>(0)?.cast_unsigned();
     let appended_at: Micros = row.try_get(1)?;
@@ -222,6 +223,7 @@ pub(crate) fn stored_batch(row: &PgRow, partition: Partition) -> Result<StoredBa
         partition,
         base_offset,
         appended_at,
+        log_epoch: row.try_get::<Option<i32>, _>(6)?.map(LogEpoch),
         records: payloads.0.into_iter().enumerate().map(record).collect(),
     })
 }

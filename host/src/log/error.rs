@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
-use crate::ids::{Offset, Partition, TopicName};
+use crate::clock::rfc3339;
+use crate::ids::{LogEpoch, Micros, Offset, Partition, TopicName};
 
 /// Attempts at one statement, the first included: with the pauses between them some five seconds, in which a server that
 /// crashed is usually back.
@@ -82,6 +83,13 @@ pub enum FetchError {
     /// It has left Postgres, and the bucket does not give it now. `damaged`: it will not get better by itself.
     #[error("offset {from} of partition {partition} is in the bucket: {reason}")]
     Archived { partition: Partition, from: Offset, reason: String, damaged: bool },
+    /// Read under an earlier epoch of the log, and not on the server that took over.
+    #[error(
+        "offsets {from} up to {until} of partition {partition} are gone: another server took over (noticed at {}) that did \
+         not have them, and they are given anew since; what was made of them must be looked at, and reading can go on from \
+         {partition}:{from}@{}", rfc3339(*.at), .epoch.0
+    )]
+    Lost { partition: Partition, from: Offset, until: Offset, epoch: LogEpoch, at: Micros },
     #[error("the topic is gone")]
     TopicGone,
     #[error("postgres is not available: {0}")]
@@ -99,7 +107,7 @@ pub(crate) enum Trouble {
     Unavailable,
     /// The connection broke: a commit may have happened.
     Unknown,
-    /// One of our codes, `TM001` to `TM006`.
+    /// One of our codes, `TM001` to `TM007`.
     Ours,
     Other,
 }
@@ -119,7 +127,9 @@ impl Trouble {
         match code {
             "40001" | "40P01" | "55P03" | "57P02" | "57P03" => Self::Passing,
             "57P01" => Self::Unknown,
-            "53100" | "53200" | "53300" | "25006" | "57014" => Self::Unavailable,
+            "25006" | "57014" | "58030" => Self::Unavailable,
+            // No disk, no memory, no connection.
+            _ if code.starts_with("53") => Self::Unavailable,
             _ if code.starts_with("08") => Self::Unknown,
             _ if code.starts_with("TM") => Self::Ours,
             _ => Self::Other,
@@ -161,6 +171,7 @@ impl FetchError {
     pub(crate) fn of(error: sqlx::Error, partition: Partition, from: Offset) -> Self {
         match (Trouble::of(&error), code(&error)) {
             (_, "TM001") => Self::TopicGone,
+            (_, "TM007") => Self::lost(&error, partition).unwrap_or_else(|| Self::Postgres(Arc::new(error))),
             (_, "TM002") => {
                 let (start, end) = pg(&error)
                     .and_then(PgDatabaseError::detail)
@@ -174,6 +185,17 @@ impl FetchError {
             }
             _ => Self::Postgres(Arc::new(error)),
         }
+    }
+}
+
+impl FetchError {
+    /// Reads the detail that `tidemill.check_place` gives: from, up to, epoch, time.
+    fn lost(error: &sqlx::Error, partition: Partition) -> Option<Self> {
+        let numbers: Vec<i64> =
+            pg(error)?.detail()?.split(' ').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        let [from, until, epoch, at] = numbers[..] else { return None };
+        let (from, until) = (from.cast_unsigned(), until.cast_unsigned());
+        Some(Self::Lost { partition, from, until, epoch: LogEpoch(i32::try_from(epoch).ok()?), at })
     }
 }
 
@@ -237,7 +259,9 @@ mod tests {
         for code in ["57P01", "08006", "08003"] {
             assert_eq!(Trouble::of_code(code), Trouble::Unknown);
         }
-        assert_eq!(Trouble::of_code("53100"), Trouble::Unavailable);
+        for code in ["53100", "53200", "53300", "58030"] {
+            assert_eq!(Trouble::of_code(code), Trouble::Unavailable);
+        }
         assert_eq!(Trouble::of_code("TM003"), Trouble::Ours);
         assert_eq!(Trouble::of_code("22021"), Trouble::Other);
         assert_eq!(

@@ -2,12 +2,15 @@
 //!
 //! Batches never change, so readers of one range share one read: it is done once while the others wait for it, and its
 //! batches stay in a bounded cache that they take theirs from. Readers at the end share one look at all ends of the topic.
+//!
+//! Never, that is, but for a fail-over to a server that lacks the last of them. A reader says under which epoch of the log
+//! it got where it is: it is given no batch of an earlier one, and told if what it had read before is gone.
 
 mod cache;
 
 use std::collections::HashMap;
 
-use crate::ids::{Offset, Partition, TopicId, TopicPartition};
+use crate::ids::{Offset, Partition, Place, TopicId, TopicPartition};
 use crate::record::StoredBatch;
 
 use super::encode::stored_batch;
@@ -43,17 +46,39 @@ impl Log {
         &self,
         topic: &Topic,
         partition: Partition,
-        from: Offset,
+        from: impl Into<Place>,
         limits: FetchLimits,
     ) -> Result<Fetched, FetchError> {
         let target = TopicPartition { topic: topic.id, partition };
+        let place: Place = from.into();
+        let batches = match self.fetch_from(target, place, limits).await {
+            // Of an offset that is not there any more more can be said, if it was.
+            Err(error @ FetchError::OutOfRange { end, .. }) if place.offset > end => {
+                self.survived(target, place).await?;
+                return Err(error);
+            }
+            fetched => fetched?,
+        };
+        if batches.first().is_some_and(|first| first.log_epoch != place.epoch) {
+            self.survived(target, place).await?;
+        }
+        Ok(Fetched { batches })
+    }
+
+    async fn fetch_from(
+        &self,
+        target: TopicPartition,
+        place: Place,
+        limits: FetchLimits,
+    ) -> Result<Vec<StoredBatch>, FetchError> {
         let cache = &self.shared.batches;
-        let mut batches = cache.take(target, from, limits);
+        let from = place.offset;
+        let mut batches = cache.take(target, place, limits);
         if batches.is_empty() && !self.is_at_end(target, from).await? {
             let slot = cache.slot(target);
             let _reading = slot.lock().await;
             // Whoever had the slot before us may have read it for us.
-            batches = cache.take(target, from, limits);
+            batches = cache.take(target, place, limits);
             if batches.is_empty() {
                 batches = self.read(target, from, limits).await?;
                 cache.put(target, &batches);
@@ -62,7 +87,7 @@ impl Log {
         if let Some(first) = batches.first_mut() {
             first.trim(from);
         }
-        Ok(Fetched { batches })
+        Ok(batches)
     }
 
     /// Whether there is nothing at `from` yet. A wake-up is for a whole topic and wakes the readers of all its partitions,
@@ -104,7 +129,7 @@ impl Log {
     ) -> Result<Vec<StoredBatch>, FetchError> {
         let read = || async {
             let rows = sqlx::query(
-                "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads \
+                "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads, log_epoch \
                  FROM tidemill.fetch_batches($1, $2, $3, $4, $5)",
             )
             .bind(target.topic.0)
@@ -120,7 +145,7 @@ impl Log {
     }
 
     /// Runs a read again after failures that pass.
-    async fn repeated<T, F>(
+    pub(super) async fn repeated<T, F>(
         &self,
         partition: Partition,
         from: Offset,

@@ -9,9 +9,11 @@ use serde::Serialize;
 use sqlx::Row;
 
 use crate::config::plan::Start;
-use crate::ids::{Epoch, GroupName, HostId, Offset, Partition, PipelineName, StageName, TopicId, TopicName};
+use crate::ids::{
+    Epoch, GroupName, HostId, LogEpoch, Offset, Partition, PipelineName, StageName, TopicId, TopicName,
+};
 use crate::log::hosts::LEASE_TTL;
-use crate::log::{LogError, SeekTarget};
+use crate::log::{FetchError, LogError, SeekTarget};
 use crate::pg::pool::{Pool, Session};
 use crate::replay::Position;
 
@@ -25,6 +27,17 @@ pub struct Lease {
     pub epoch: Epoch,
     /// Where the group stood when the lease was taken.
     pub next_offset: Offset,
+    /// Of the partition then: what was read under another one is not committed.
+    pub log_epoch: LogEpoch,
+    /// Since when and from where on offsets were given anew, once for each time that another server took over.
+    pub breaks: Vec<(LogEpoch, Offset)>,
+}
+
+impl Lease {
+    /// Since when the last offset before `next` belongs to another record than at first, if it does.
+    pub fn given_anew(&self, next: Offset) -> Option<LogEpoch> {
+        self.breaks.iter().rev().find(|(_, start)| *start < next).map(|(epoch, _)| *epoch)
+    }
 }
 
 /// The right of one producer stage to append, and where it stands.
@@ -177,12 +190,22 @@ impl Groups {
         position: &Position,
     ) -> Result<(), LogError> {
         let mut transaction = self.pool.begin().await?;
-        for (partition, next) in position.iter() {
+        for (partition, place) in position.places() {
+            if let Some(epoch) = place.epoch {
+                sqlx::query("SELECT tidemill.check_place(tidemill.topic_id($1), $2, $3, $4)")
+                    .bind(topic.as_str())
+                    .bind(partition as i32)
+                    .bind(place.offset as i64)
+                    .bind(epoch.0)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(|error| FetchError::of(error, partition, place.offset))?;
+            }
             sqlx::query("SELECT tidemill.commit($1, $2, $3, $4)")
                 .bind(group.as_str())
                 .bind(topic.as_str())
                 .bind(partition as i32)
-                .bind(next as i64)
+                .bind(place.offset as i64)
                 .execute(&mut *transaction)
                 .await?;
         }
@@ -236,15 +259,23 @@ impl Groups {
         owner: &HostId,
         stage: &str,
     ) -> Result<Option<Lease>, LogError> {
-        let row = sqlx::query("SELECT next_offset, epoch FROM tidemill.acquire($1, $2, $3, $4, $5, $6)")
-            .bind(group.as_str())
-            .bind(topic.0)
-            .bind(partition as i32)
-            .bind(&*owner.0)
-            .bind(LEASE_TTL)
-            .bind(stage)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT a.next_offset, a.epoch, c.log_epoch,
+                    ARRAY(SELECT e.epoch FROM tidemill.log_epochs e
+                           WHERE e.topic_id = $2 AND e.partition = $3 ORDER BY e.epoch) AS epochs,
+                    ARRAY(SELECT e.start_offset FROM tidemill.log_epochs e
+                           WHERE e.topic_id = $2 AND e.partition = $3 ORDER BY e.epoch) AS starts
+               FROM tidemill.acquire($1, $2, $3, $4, $5, $6) a, tidemill.log_counter c
+              WHERE c.topic_id = $2 AND c.partition = $3",
+        )
+        .bind(group.as_str())
+        .bind(topic.0)
+        .bind(partition as i32)
+        .bind(&*owner.0)
+        .bind(LEASE_TTL)
+        .bind(stage)
+        .fetch_optional(&self.pool)
+        .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Lease {
             group: group.clone(),
@@ -253,6 +284,13 @@ impl Groups {
             owner: owner.clone(),
             epoch: Epoch(row.try_get("epoch")?),
             next_offset: row.try_get::<i64, _>("next_offset")? as Offset,
+            log_epoch: LogEpoch(row.try_get("log_epoch")?),
+            breaks: std::iter::zip(
+                row.try_get::<Vec<i32>, _>("epochs")?,
+                row.try_get::<Vec<i64>, _>("starts")?,
+            )
+            .map(|(epoch, start)| (LogEpoch(epoch), start.cast_unsigned()))
+            .collect(),
         }))
     }
 
@@ -354,6 +392,9 @@ pub enum Deleted {
 
 /// Moves a group's offset, inside the transaction that holds what the batch led to. Must be its first statement: it takes
 /// the row lock that keeps a competing owner out until the commit.
+///
+/// After a fail-over to a server that lacks the last commits epochs and offsets repeat, so the owner is compared too, and
+/// what was read must still be in the log: under the same log epoch, and before its end.
 pub async fn advance_in(
     connection: &mut Session,
     lease: &Lease,
@@ -364,7 +405,9 @@ pub async fn advance_in(
     let changed = sqlx::query(
         "UPDATE tidemill.consumer_offsets
             SET next_offset = $6, digest = $7, updated_at = clock_timestamp(), expires_at = clock_timestamp() + $8
-          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5",
+          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5 AND owner = $9
+            AND EXISTS (SELECT FROM tidemill.log_counter c WHERE c.topic_id = $2 AND c.partition = $3
+                           AND c.log_epoch = $10 AND c.next_offset >= $6)",
     )
     .bind(lease.group.as_str())
     .bind(lease.topic.0)
@@ -374,6 +417,8 @@ pub async fn advance_in(
     .bind(to as i64)
     .bind(digest)
     .bind(LEASE_TTL)
+    .bind(&*lease.owner.0)
+    .bind(lease.log_epoch.0)
     .execute(connection)
     .await?
     .rows_affected();
@@ -405,7 +450,7 @@ pub async fn advance_source_in(
     let changed = sqlx::query(
         "UPDATE tidemill.sources
             SET position = $5, commits = commits + 1, updated_at = clock_timestamp(), expires_at = clock_timestamp() + $6
-          WHERE pipeline = $1 AND stage = $2 AND epoch = $3 AND commits = $4",
+          WHERE pipeline = $1 AND stage = $2 AND epoch = $3 AND commits = $4 AND owner = $7",
     )
     .bind(lease.pipeline.as_str())
     .bind(lease.stage.as_str())
@@ -413,6 +458,7 @@ pub async fn advance_source_in(
     .bind(lease.commits)
     .bind(position)
     .bind(LEASE_TTL)
+    .bind(&*lease.owner.0)
     .execute(connection)
     .await?
     .rows_affected();

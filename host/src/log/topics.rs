@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::config::plan::{Acks, Cold, Format, Hold, TopicPlan};
-use crate::ids::{GroupName, Micros, Offset, Partition, TopicId, TopicName};
+use crate::ids::{GroupName, LogEpoch, Micros, Offset, Partition, TopicId, TopicName};
 
 use super::error::{Trouble, code};
 use super::{Log, LogError};
@@ -54,6 +54,9 @@ pub struct Bounds {
     pub first: Offset,
     pub start: Offset,
     pub next: Offset,
+    /// Under which these were looked up.
+    #[serde(skip)]
+    pub log_epoch: LogEpoch,
 }
 
 /// What a topic takes in Postgres, measured: tables, indexes and TOAST.
@@ -226,19 +229,20 @@ impl Log {
 
     /// The readable offsets of each partition, in order.
     pub async fn bounds(&self, topic: TopicId) -> Result<Vec<Bounds>, LogError> {
-        let rows: Vec<(i32, i64, i64, i64)> = sqlx::query_as(
-            "SELECT c.partition, tidemill.first_offset(c.topic_id, c.partition), s.start_offset, c.next_offset \
+        let rows: Vec<(i32, i64, i64, i64, i32)> = sqlx::query_as(
+            "SELECT c.partition, tidemill.first_offset(c.topic_id, c.partition), s.start_offset, c.next_offset, c.log_epoch \
              FROM tidemill.log_counter c \
              JOIN tidemill.log_start s USING (topic_id, partition) WHERE c.topic_id = $1 ORDER BY c.partition",
         )
         .bind(topic.0)
         .fetch_all(self.pool())
         .await?;
-        let bounds = |(partition, first, start, next): (i32, i64, i64, i64)| Bounds {
+        let bounds = |(partition, first, start, next, log_epoch): (i32, i64, i64, i64, i32)| Bounds {
             partition: partition.cast_unsigned(),
             first: first.cast_unsigned(),
             start: start.cast_unsigned(),
             next: next.cast_unsigned(),
+            log_epoch: LogEpoch(log_epoch),
         };
         Ok(rows.into_iter().map(bounds).collect())
     }

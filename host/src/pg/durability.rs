@@ -16,6 +16,11 @@ pub enum DurabilityError {
     TooOld { version: String },
     #[error("the server is a standby, which takes no writes; give the address of its primary")]
     Standby,
+    #[error(
+        "the server has fsync off, so a crash of its machine may destroy the whole database; turn it on (ALTER SYSTEM SET \
+         fsync = on; SELECT pg_reload_conf()), or take the risk with --allow-no-fsync"
+    )]
+    NoFsync,
     #[error("cannot read the server's settings: {0}")]
     Query(#[from] sqlx::Error),
 }
@@ -40,6 +45,14 @@ impl Durability {
     /// Whether an acknowledged commit survives a crash of the server and a power cut.
     pub fn is_durable(&self) -> bool {
         self.fsync && self.full_page_writes && self.synchronous_commit != "off"
+    }
+
+    /// Refuses a server that may lose the database itself, unless that is allowed.
+    pub fn demand_fsync(&self, allow_none: bool) -> Result<(), DurabilityError> {
+        match self.fsync || allow_none {
+            true => Ok(()),
+            false => Err(DurabilityError::NoFsync),
+        }
     }
 
     /// What is wrong, one line each; empty when durable.
@@ -101,6 +114,18 @@ mod tests {
         assert!(found.is_durable() && found.warnings().is_empty(), "{found:?}");
         assert!(found.version_number >= 150_000, "{found:?}");
         assert!(found.version.starts_with(&(found.version_number / 10_000).to_string()), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_fsync_is_refused_unless_that_is_allowed() {
+        let database = testing::empty_database().await;
+        let found = check(&database.pool).await.unwrap();
+        found.demand_fsync(false).unwrap();
+        let without = Durability { fsync: false, ..found };
+        let error = without.demand_fsync(false).unwrap_err().to_string();
+        assert!(error.contains("--allow-no-fsync"), "{error}");
+        without.demand_fsync(true).unwrap();
+        assert_eq!(without.warnings().len(), 1, "allowed, and said");
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ pub use session::{Pool, Session, Transaction};
 
 /// One attempt to connect, log in and ask something.
 const ATTEMPT: Duration = Duration::from_secs(5);
+/// A statement that the server should have ended, and of which nothing is heard for so long more, is given up.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Pause between attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -108,9 +110,10 @@ pub async fn connect(url: &str, settings: &PoolSettings) -> Result<Pool, Connect
         .max_connections(settings.max_connections)
         .acquire_timeout(settings.acquire_timeout)
         .connect_lazy_with(options);
+    let limit = settings.statement_timeout + SILENCE;
     Ok(match settings.pooler {
-        true => Pool::behind_pooler(pool, limits(settings), direct),
-        false => Pool::straight(pool),
+        true => Pool::behind_pooler(pool, limits(settings), direct, limit),
+        false => Pool::straight(pool, limit),
     })
 }
 

@@ -29,6 +29,8 @@ pub struct Breaker {
     /// Times that it has opened without a quiet window in between.
     opened: u32,
     closed_at: Option<Instant>,
+    /// Why it opened last.
+    why: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,14 @@ impl Breaker {
             failing_since: None,
             opened: 0,
             closed_at: None,
+            why: String::new(),
         }
+    }
+
+    /// How long it is still open, and why it opened; None if it is not open.
+    pub fn open_for(&self, now: Instant) -> Option<(Duration, &str)> {
+        let Phase::Open { until } = self.phase else { return None };
+        Some((until.saturating_duration_since(now), &self.why))
     }
 
     /// How long no batch is to be taken; None: go on. An open breaker whose time is up is half-open from then on.
@@ -87,46 +96,42 @@ impl Breaker {
         }
     }
 
-    /// A call failed by the plugin's fault. Gives the reason if that opens the breaker.
-    pub fn failed(&mut self, now: Instant) -> Option<String> {
-        let rules = self.rules?;
+    /// A call failed by the plugin's fault. True if that opens the breaker.
+    pub fn failed(&mut self, now: Instant) -> bool {
+        let Some(rules) = self.rules else { return false };
         if self.phase == Phase::HalfOpen {
-            return Some(self.open(
-                now,
-                &rules,
-                "the message that was tried made it fail as well".to_string(),
-            ));
+            self.open(now, &rules, "the message that was tried made it fail as well".to_string());
+            return true;
         }
         let since = *self.failing_since.get_or_insert(now);
         self.count(now, |bucket| bucket.failed_calls += 1);
         let failed: u64 = self.buckets.iter().map(|bucket| bucket.failed_calls).sum();
         let stuck =
             now.saturating_duration_since(since) >= rules.window && failed >= u64::from(rules.failures);
-        stuck.then(|| {
+        if stuck {
             let seconds = rules.window.as_secs();
-            self.open(now, &rules, format!("{failed} calls failed and none got through for {seconds} s"))
-        })
+            self.open(now, &rules, format!("{failed} calls failed and none got through for {seconds} s"));
+        }
+        stuck
     }
 
-    /// A message was given up on after that. Gives the reason if that opens the breaker.
-    pub fn gave_up(&mut self, now: Instant) -> Option<String> {
-        let rules = self.rules?;
-        if self.phase != Phase::Closed {
-            return None;
-        }
+    /// A message was given up on after that. True if that opens the breaker.
+    pub fn gave_up(&mut self, now: Instant) -> bool {
+        let Some(rules) = self.rules.filter(|_| self.phase == Phase::Closed) else { return false };
         self.count(now, |bucket| bucket.given_up += 1);
         let sum = |of: fn(&Bucket) -> u64| self.buckets.iter().map(of).sum::<u64>();
         let (given_up, passed) = (sum(|bucket| bucket.given_up), sum(|bucket| bucket.passed));
         let share = given_up as f64 / (given_up + passed) as f64;
-        (given_up >= u64::from(rules.failures) && share > rules.share).then(|| {
-            let all = given_up + passed;
-            let seconds = rules.window.as_secs();
+        let storm = given_up >= u64::from(rules.failures) && share > rules.share;
+        if storm {
+            let (all, seconds) = (given_up + passed, rules.window.as_secs());
             self.open(
                 now,
                 &rules,
                 format!("it failed on {given_up} of the {all} messages of the last {seconds} s"),
-            )
-        })
+            );
+        }
+        storm
     }
 
     /// Forgets everything: another version runs.
@@ -134,7 +139,7 @@ impl Breaker {
         *self = Self::new(self.rules);
     }
 
-    fn open(&mut self, now: Instant, rules: &Rules, why: String) -> String {
+    fn open(&mut self, now: Instant, rules: &Rules, why: String) {
         let quiet = self.closed_at.is_some_and(|at| now.saturating_duration_since(at) >= rules.window);
         if self.phase == Phase::Closed && quiet {
             self.opened = 0;
@@ -144,7 +149,7 @@ impl Breaker {
         self.phase = Phase::Open { until: now + wait };
         self.buckets.clear();
         self.failing_since = None;
-        why
+        self.why = why;
     }
 
     fn count(&mut self, now: Instant, add: impl FnOnce(&mut Bucket)) {
@@ -181,7 +186,7 @@ mod tests {
     /// Gives up on messages one after the other, a second each; which one opened it.
     fn storm(breaker: &mut Breaker, mut now: Instant) -> Option<(usize, Instant)> {
         for n in 1..=100 {
-            if breaker.gave_up(now).is_some() {
+            if breaker.gave_up(now) {
                 return Some((n, now));
             }
             now += seconds(1);
@@ -200,7 +205,7 @@ mod tests {
             now += seconds(wait);
             assert_eq!(breaker.holds(now), None);
             assert!(breaker.is_half_open());
-            assert!(breaker.failed(now).is_some());
+            assert!(breaker.failed(now));
         }
     }
 
@@ -223,19 +228,19 @@ mod tests {
     fn poison_among_good_messages_never_opens_it() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
         for _ in 0..1_000 {
-            assert_eq!(breaker.failed(now), None);
-            assert_eq!(breaker.gave_up(now), None);
-            breaker.passed(1, now);
+            assert!(!breaker.failed(now));
+            assert!(!breaker.gave_up(now));
+            breaker.passed(2, now);
             now += Duration::from_millis(100);
         }
         // A few at the very beginning neither, however many calls it takes to find them.
         let mut breaker = Breaker::new(Some(Rules::default()));
         for _ in 0..10 {
             for _ in 0..15 {
-                assert_eq!(breaker.failed(now), None);
+                assert!(!breaker.failed(now));
                 now += Duration::from_millis(300);
             }
-            assert_eq!(breaker.gave_up(now), None);
+            assert!(!breaker.gave_up(now));
         }
         breaker.passed(1_000, now);
     }
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn calls_that_all_fail_for_a_window_open_it_before_a_message_is_given_up() {
         let (mut breaker, start) = (breaker(), Instant::now());
-        let opened = (0..100).find(|n| breaker.failed(start + seconds(2 * n)).is_some());
+        let opened = (0..100).find(|n| breaker.failed(start + seconds(2 * n)));
         assert_eq!(opened, Some(30));
     }
 
@@ -251,12 +256,12 @@ mod tests {
     fn old_failures_are_forgotten_and_off_is_off() {
         let (mut breaker, mut now) = (breaker(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(breaker.gave_up(now), None);
+            assert!(!breaker.gave_up(now));
             now += seconds(4);
         }
         assert!(breaker.buckets.len() <= BUCKETS as usize + 1);
         let mut off = Breaker::new(None);
-        assert!(storm(&mut off, now).is_none() && off.failed(now).is_none() && off.holds(now).is_none());
+        assert!(storm(&mut off, now).is_none() && !off.failed(now) && off.holds(now).is_none());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::stage::{Services, Stage, StageError, state_limits};
 use super::status::State;
 use super::version::{Probation, Version};
 use crate::config::plan::{Cold, OnError};
-use crate::ids::{Offset, Partition};
+use crate::ids::{Offset, Partition, Place};
 use crate::letters::watch::Queue;
 use crate::log::offsets::Lease;
 use crate::log::{FetchError, Topic};
@@ -73,6 +73,10 @@ pub async fn run(
         if let Err(StageError::Fenced { .. }) = ended {
             // A seek or another host: look again who owns it.
             tracing::info!(stage = label, partition, "lease lost, asking again");
+            // Or another server, which the next read and the next lease must know of.
+            if let Err(error) = stage.services.log.check_server().await {
+                tracing::debug!(stage = label, %error, "cannot see which server the log is on");
+            }
             continue;
         }
         match groups.release(&lease).await {
@@ -156,8 +160,9 @@ struct Task<'a> {
 impl<'a> Task<'a> {
     async fn new(stage: &'a Stage, topic: Arc<Topic>, lease: &'a Lease) -> Result<Self, StageError> {
         let offset = lease.next_offset;
+        let place = Place { offset, epoch: Some(lease.log_epoch) };
         let intake =
-            Intake::new(&stage.services.replay, topic.clone(), lease.partition, offset, stage.plan.batch);
+            Intake::new(&stage.services.replay, topic.clone(), lease.partition, place, stage.plan.batch);
         let size = stage.plan.batch.records as usize;
         let current = Current::start(stage, lease.partition).await?;
         let queue = stage.services.letters.queue(lease, topic.name.as_str());
@@ -193,9 +198,13 @@ impl<'a> Task<'a> {
                 continue;
             }
             let patience = if self.redrive(token).await? { Duration::ZERO } else { PATIENCE };
-            let there = tokio::select! {
-                there = self.intake.fill(patience) => there.map_err(|error| self.explain(error))?,
+            let filled = tokio::select! {
+                filled = self.intake.fill(patience) => filled,
                 () = token.cancelled() => return Ok(()),
+            };
+            let there = match filled {
+                Ok(there) => there,
+                Err(error) => return Err(self.explain(error).await),
             };
             if self.current.follow().await? {
                 self.new_version();
@@ -228,13 +237,30 @@ impl<'a> Task<'a> {
         self.stage.cell.set(self.lease.partition, state, reason);
     }
 
-    fn explain(&self, error: ReplayError) -> StageError {
-        match error {
-            ReplayError { source: FetchError::OutOfRange { start, end, .. }, .. } => {
-                StageError::Fatal(left_postgres(self.lease, &self.topic, self.offset, start, end))
+    /// A group and the log that it reads come through a fail-over together, so a task that had read on beyond what is left
+    /// looks again where its group stands. A group that itself stands beyond the log stops.
+    async fn explain(&mut self, error: ReplayError) -> StageError {
+        let (start, end) = match error.source {
+            FetchError::OutOfRange { from, start, end, .. } if from < start => (start, end),
+            FetchError::OutOfRange { start, end, .. } => {
+                match self.stage.services.groups.standing(self.lease).await {
+                    Ok(Some((stands, _))) if stands > end => (start, end),
+                    Ok(_) => return self.moved_back(&error),
+                    Err(error) => return StageError::Again(error.to_string()),
+                }
             }
-            error => StageError::Again(error.to_string()),
-        }
+            FetchError::Lost { .. } => return self.moved_back(&error),
+            _ => return StageError::Again(error.to_string()),
+        };
+        StageError::Fatal(left_postgres(self.lease, &self.topic, self.offset, start, end))
+    }
+
+    fn moved_back(&self, error: &ReplayError) -> StageError {
+        tracing::warn!(
+            stage = self.stage.label(), partition = self.lease.partition, %error,
+            "the stage had read what another server does not have; it goes on from where that has its group"
+        );
+        StageError::Fenced { topic: self.topic.name.clone(), partition: self.lease.partition }
     }
 
     /// While there is nothing to commit, nothing else tells that the group was moved or taken over.
@@ -422,7 +448,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, DeadKind::Retries, reason, token).await;
         }
         self.size = 1;
-        let wait = after.unwrap_or_else(|| self.backoff.pause());
+        let wait = self.backoff.pause_for(after);
         self.set(State::Backoff, Some(format!("offset {} is to come again", batch[0].offset)));
         self.pause(token, wait).await;
         Ok(())
@@ -472,7 +498,7 @@ impl<'a> Task<'a> {
                 return Err(StageError::Fatal(words));
             }
             CallError::Retry { after, .. } => {
-                let wait = after.unwrap_or_else(|| self.backoff.pause());
+                let wait = self.backoff.pause_for(*after);
                 self.attempts += 1;
                 self.set(State::Backoff, Some(words));
                 self.pause(token, wait).await;

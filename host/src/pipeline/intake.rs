@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::plan::BatchLimits;
-use crate::ids::{Micros, Offset, Partition};
+use crate::ids::{Micros, Offset, Partition, Place};
 use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Replay, ReplayError};
@@ -25,7 +25,7 @@ impl Intake {
         replay: &Replay,
         topic: Arc<Topic>,
         partition: Partition,
-        from: Offset,
+        from: Place,
         limits: BatchLimits,
     ) -> Self {
         let fetch = FetchLimits { records: limits.records, bytes: limits.bytes };

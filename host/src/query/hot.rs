@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::ids::{Offset, Partition, TopicId, TopicPartition};
-use crate::log::{FetchError, FetchLimits, Topic};
+use crate::ids::{LogEpoch, Offset, Partition, Place, TopicId, TopicPartition};
+use crate::log::{Bounds, FetchError, FetchLimits, Topic};
 use crate::record::{Record, StoredBatch};
 use crate::replay::{Replay, ReplayError};
 
@@ -81,15 +81,19 @@ impl HotFiles {
     /// Files that hold all records of the ranges, and maybe more.
     pub async fn collect(&self, topic: &Arc<Topic>, ranges: &[Range]) -> Result<Vec<Arc<Chunk>>, HotError> {
         let mut files = Vec::new();
-        for partition in 0..topic.partitions {
+        let bounds = self.replay.log().bounds(topic.id).await;
+        let bounds = bounds.map_err(|error| HotError::Failed(QueryError::Hot(error.to_string())))?;
+        for Bounds { partition, log_epoch, .. } in bounds {
             let wanted: Vec<Range> =
                 ranges.iter().filter(|range| range.partition == partition).copied().collect();
             let chunks = self.partition(TopicPartition { topic: topic.id, partition });
             let mut chunks = chunks.lock().await;
-            // What no range needs is archived or gone.
-            chunks.retain(|_, chunk| chunk.fits(topic) && wanted.iter().any(|range| chunk.overlaps(range)));
+            // What no range needs is archived or gone, and what another server took over may be other records now.
+            chunks.retain(|_, chunk| {
+                chunk.fits(topic, log_epoch) && wanted.iter().any(|range| chunk.overlaps(range))
+            });
             for range in &wanted {
-                self.cover(topic, &mut chunks, range).await?;
+                self.cover(topic, &mut chunks, range, log_epoch).await?;
                 files.extend(chunks.values().filter(|chunk| chunk.overlaps(range)).cloned());
             }
         }
@@ -109,7 +113,13 @@ impl HotFiles {
     }
 
     /// Writes the files that are missing for a range.
-    async fn cover(&self, topic: &Arc<Topic>, chunks: &mut Chunks, range: &Range) -> Result<(), HotError> {
+    async fn cover(
+        &self,
+        topic: &Arc<Topic>,
+        chunks: &mut Chunks,
+        range: &Range,
+        log_epoch: LogEpoch,
+    ) -> Result<(), HotError> {
         let mut at = range.first;
         while at < range.next {
             let before = chunks.range(..=at).next_back().map(|(_, chunk)| chunk.clone());
@@ -119,7 +129,8 @@ impl HotFiles {
             }
             let end = chunks.range(at..).next().map_or(range.next, |(first, _)| range.next.min(*first));
             let first = merge_from(chunks, at, end, range.first);
-            let chunk = self.write(topic, range.partition, first, end).await?;
+            let from = Place { offset: first, epoch: Some(log_epoch) };
+            let chunk = self.write(topic, range.partition, from, end).await?;
             at = chunk.next;
             chunks.retain(|_, other| other.next <= first || other.first >= chunk.next);
             chunks.insert(first, Arc::new(chunk));
@@ -132,11 +143,12 @@ impl HotFiles {
         &self,
         topic: &Arc<Topic>,
         partition: Partition,
-        first: Offset,
+        from: Place,
         end: Offset,
     ) -> Result<Chunk, HotError> {
+        let first = from.offset;
         let end = end.min(first + CHUNK_RECORDS);
-        let batches = self.read(topic, partition, first, end).await?;
+        let batches = self.read(topic, partition, from, end).await?;
         self.make_room()?;
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let path = self.options.folder.join(format!("{}-{partition}-{first}-{number}.parquet", topic.name));
@@ -151,11 +163,11 @@ impl HotFiles {
         &self,
         topic: &Arc<Topic>,
         partition: Partition,
-        first: Offset,
+        from: Place,
         end: Offset,
     ) -> Result<Vec<StoredBatch>, HotError> {
-        let (mut batches, mut bytes, mut at) = (Vec::new(), 0, first);
-        let mut cursor = self.replay.cursor(topic.clone(), vec![(partition, first)], READ);
+        let (mut batches, mut bytes, mut at) = (Vec::new(), 0, from.offset);
+        let mut cursor = self.replay.cursor(topic.clone(), vec![(partition, from)], READ);
         while at < end && bytes < CHUNK_BYTES {
             match cursor.next(Duration::ZERO).await {
                 Ok(Some(batch)) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::ids::{Offset, Partition};
+use crate::ids::{Partition, Place};
 use crate::log::{FetchLimits, Topic, Wakeup};
 use crate::record::StoredBatch;
 
@@ -31,7 +31,7 @@ pub struct Cursor {
 struct Lane {
     partition: Partition,
     /// After the last batch that was given.
-    next: Offset,
+    next: Place,
     /// Read, not yet given.
     ready: VecDeque<StoredBatch>,
     /// When a read found nothing, unless the topic has grown since.
@@ -42,7 +42,7 @@ impl Cursor {
     pub(super) fn new(
         replay: Replay,
         topic: Arc<Topic>,
-        positions: Vec<(Partition, Offset)>,
+        positions: Vec<(Partition, Place)>,
         limits: FetchLimits,
     ) -> Self {
         let lane = |(partition, next)| Lane { partition, next, ready: VecDeque::new(), at_end: None };
@@ -67,7 +67,9 @@ impl Cursor {
                 self.fill(turn).await?;
                 self.turn = turn + 1;
                 if let Some(batch) = self.lanes[turn].ready.pop_front() {
-                    self.lanes[turn].next = batch.next_offset();
+                    let lane = &mut self.lanes[turn];
+                    lane.next.offset = batch.next_offset();
+                    lane.next.epoch = batch.log_epoch.or(lane.next.epoch);
                     return Ok(Some(batch));
                 }
             }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::LogEpoch;
 use crate::log::AppendOptions;
 use crate::log::testing::*;
 
@@ -39,7 +40,7 @@ async fn partitions_take_turns_and_the_position_follows() {
         (1, 30, 40),
     ];
     assert_eq!(order, expected);
-    assert_eq!(cursor.position().to_string(), "0:40,1:40,2:0");
+    assert_eq!(cursor.position().to_string(), "0:40@1,1:40@1,2:0");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,14 +103,32 @@ async fn a_reader_before_the_start_is_told_and_reading_no_partition_is_an_end() 
         error.to_string(),
         "topic \"events\": offset 1 of partition 0 is out of range: the log holds 2 up to 5"
     );
-    assert!(replay.cursor(topic, Vec::new(), few()).next(AT_ONCE).await.unwrap().is_none());
+    assert!(
+        replay.cursor(topic, Vec::<(Partition, Place)>::new(), few()).next(AT_ONCE).await.unwrap().is_none()
+    );
 }
 
 #[test]
 fn a_text_that_is_no_position_is_refused() {
-    for bad in
-        ["0", "0:", ":1", "a:1", "0:1,", ",0:1", "0:1,0:2", "0:-1", "0:+1", "0:1;1:2", "4294967296:0", " 0:1"]
-    {
+    for bad in [
+        "0",
+        "0:",
+        ":1",
+        "a:1",
+        "0:1,",
+        ",0:1",
+        "0:1,0:2",
+        "0:-1",
+        "0:+1",
+        "0:1;1:2",
+        "4294967296:0",
+        " 0:1",
+        "0:1@",
+        "0:1@-1",
+        "0:1@a",
+        "0:1@2@3",
+        "0:1@2147483648",
+    ] {
         assert!(bad.parse::<Position>().is_err(), "{bad:?} was taken");
     }
     assert_eq!("".parse(), Ok(Position::default()));
@@ -117,8 +136,11 @@ fn a_text_that_is_no_position_is_refused() {
 
 proptest! {
     #[test]
-    fn positions_come_back_as_they_were(entries in prop::collection::btree_map(any::<u32>(), any::<u64>(), 0..9)) {
-        let position = Position(entries);
+    fn positions_come_back_as_they_were(
+        entries in prop::collection::btree_map(any::<u32>(), (any::<u64>(), prop::option::of(0..i32::MAX)), 0..9)
+    ) {
+        let place = |(offset, epoch): (u64, Option<i32>)| Place { offset, epoch: epoch.map(LogEpoch) };
+        let position: Position = entries.into_iter().map(|(partition, at)| (partition, place(at))).collect();
         prop_assert_eq!(position.to_string().parse(), Ok::<_, PositionError>(position.clone()));
         let json = serde_json::to_string(&position).unwrap();
         prop_assert_eq!(serde_json::from_str::<Position>(&json).unwrap(), position);

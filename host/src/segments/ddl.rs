@@ -5,10 +5,16 @@
 //! in a transaction takes its place. That one needs the parent for itself, for a moment: host and SQL API name the
 //! segments, but a report over a whole topic makes it give up after 200 ms, to be tried again with the next tick.
 
+use std::time::Duration;
+
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use tokio::time::timeout;
 
 use crate::pg::pool::Pool;
+
+/// The server ends a statement before; a server that is gone without a word ends none.
+const PATIENCE: Duration = Duration::from_secs(35);
 
 /// Connects with the first statement.
 pub(super) struct Ddl<'a> {
@@ -52,13 +58,16 @@ impl<'a> Ddl<'a> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => {
-                let mut connection = PgConnection::connect_with(server).await?;
+                let connecting = timeout(PATIENCE, PgConnection::connect_with(server)).await;
+                let mut connection = connecting
+                    .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))?;
                 connection.execute("SET lock_timeout = '200ms'").await?;
                 none.insert(connection)
             }
         };
         // As text: several statements, or a prepared one, would be a transaction.
-        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection).await;
+        let done = timeout(PATIENCE, sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *connection)).await;
+        let done = done.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         if !matches!(done, Ok(_) | Err(sqlx::Error::Database(_))) {
             self.connection = None;
         }

@@ -116,3 +116,6 @@ impl Late<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,7 @@ async fn a_snapshot_and_what_changed_since_are_the_table() {
     let mut s = setting().await;
     s.commit(vec![row("a", 1_000_000, 1), row("b", 1_000_000, 1)]).await;
     let snapshot = s.tables.snapshot("things", None).await.unwrap();
-    assert_eq!((snapshot.rows.len(), snapshot.position.to_string()), (2, "0:1".to_string()));
+    assert_eq!((snapshot.rows.len(), snapshot.position.to_string()), (2, "0:1@1".to_string()));
     s.commit(vec![gone("a"), row("c", 1_000_000, 1)]).await;
     let changes = s.tables.changes("things", &snapshot.position).await.unwrap().unwrap();
     assert_eq!(changes.upserts, [shown("c", 1, 1)]);
@@ -117,6 +117,11 @@ async fn a_reader_away_for_too_long_is_told_to_start_again() {
     Maintainer::new(s.database.pool.clone(), Clock::system(), options).tick().await.unwrap();
     assert!(s.tables.changes("things", &before).await.unwrap().is_none(), "the deletion is no longer known");
     assert!(s.tables.changes("things", &after).await.unwrap().is_some());
+    let earlier: Position = after.to_string().replace("@1", "@7").parse().unwrap();
+    assert!(
+        s.tables.changes("things", &earlier).await.unwrap().is_none(),
+        "another server took over meanwhile"
+    );
     let ahead: Position = "0:9".parse().unwrap();
     assert!(s.tables.changes("things", &ahead).await.unwrap().is_none(), "the group was moved back");
 }

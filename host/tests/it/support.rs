@@ -19,7 +19,15 @@ pub fn root() -> PathBuf {
 
 /// The command under test, as a user would call it.
 pub fn tidemill() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command(&program())
+}
+
+pub fn program() -> PathBuf {
+    env!("CARGO_BIN_EXE_tidemill").into()
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for name in ["DATABASE_URL", "TIDEMILL_URL", "TIDEMILL_TOKEN", "RUST_LOG", "TIDEMILL_PLUGINS"] {
         command.env_remove(name);
     }
@@ -57,6 +65,7 @@ pub struct Host {
     pub url: String,
     pub postgres_url: String,
     pub data_dir: PathBuf,
+    program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -69,12 +78,23 @@ impl Host {
 
     /// The same with further environment variables.
     pub fn start_with(data_dir: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::start_by(&program(), data_dir, arguments, environment)
+    }
+
+    /// The same through a program that ends by becoming `tidemill`.
+    pub fn start_by(
+        program: &Path,
+        data_dir: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let (child, url, postgres_url) =
-            launch(data_dir, &arguments, &environment).unwrap_or_else(|said| panic!("{said}"));
-        Self { child, url, postgres_url, data_dir: data_dir.to_path_buf(), arguments, environment }
+            launch(program, data_dir, &arguments, &environment).unwrap_or_else(|said| panic!("{said}"));
+        let (program, data_dir) = (program.to_path_buf(), data_dir.to_path_buf());
+        Self { child, url, postgres_url, data_dir, program, arguments, environment }
     }
 
     pub fn pid(&self) -> u32 {
@@ -94,11 +114,18 @@ impl Host {
 
     /// Starts it again on the same data.
     pub fn restart(&mut self) {
-        let (child, url, postgres_url) = launch(&self.data_dir, &self.arguments, &self.environment)
-            .unwrap_or_else(|said| panic!("{said}"));
+        let (child, url, postgres_url) =
+            launch(&self.program, &self.data_dir, &self.arguments, &self.environment)
+                .unwrap_or_else(|said| panic!("{said}"));
         self.child = child;
         self.url = url;
         self.postgres_url = postgres_url;
+    }
+
+    /// The same through a program that ends by becoming `tidemill`.
+    pub fn restart_by(&mut self, program: &Path) {
+        self.program = program.to_path_buf();
+        self.restart();
     }
 
     /// SIGTERM, and the exit code.
@@ -151,7 +178,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         if self.child.try_wait().ok().flatten().is_some() {
             // Killed: its Postgres still runs. A host without pipelines takes it over and stops it in order.
-            match launch(&self.data_dir, &[], &[]) {
+            match launch(&self.program, &self.data_dir, &[], &[]) {
                 Ok((child, ..)) => self.child = child,
                 Err(said) => {
                     return eprintln!("the Postgres in {} is left running: {said}", self.data_dir.display());
@@ -175,11 +202,12 @@ fn terminate(child: &Child) {
 
 /// The process, its address and its Postgres; or what it said instead of serving.
 fn launch(
+    program: &Path,
     data_dir: &Path,
     arguments: &[String],
     environment: &[(String, String)],
 ) -> Result<(Child, String, String), String> {
-    let mut child = tidemill()
+    let mut child = command(program)
         .arg("up")
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .args(arguments)

@@ -86,6 +86,15 @@ export interface LetterCount {
   queued: number;
 }
 
+/** A host that works on the same database. */
+export interface Member {
+  host: string;
+  version: string;
+  url: string | null;
+  /** Partitions that it runs. */
+  leases: number;
+}
+
 export interface Status {
   version: string;
   host: string;
@@ -101,6 +110,8 @@ export interface Status {
   groups: Group[];
   deadLetters: LetterCount[];
   tables: { name: string; stage: string; key: string[]; rows: number | null }[];
+  /** All of them, this one among them; empty from a host of an earlier version. */
+  hosts: Member[];
 }
 
 export function parseStatus(value: unknown): Status {
@@ -130,6 +141,12 @@ export function parseStatus(value: unknown): Status {
       stage: text(t.stage),
       key: array(t.key).map((k) => text(k)),
       rows: numberOrNull(t.rows),
+    })),
+    hosts: array(o.hosts).map(object).map((m) => ({
+      host: text(m.host),
+      version: text(m.version),
+      url: typeof m.url === "string" ? m.url : null,
+      leases: number(m.leases),
     })),
   };
 }

@@ -2,18 +2,22 @@
 // by partition.
 import { h, reconcile, setText } from "../dom.ts";
 import { moment, rate, short, whole } from "../format.ts";
-import type { Group, HostView, Pipeline, Stage, Status } from "../net/status.ts";
+import type { Group, HostView, Member, Pipeline, Stage, Status } from "../net/status.ts";
 import { PluginRow } from "../panels/pluginRow.ts";
 import { href } from "../router.ts";
 import type { Page } from "./page.ts";
 
 const STAGE_COLUMNS = ["Stage", "State", "Reads", "Writes", "In /s", "Out /s", "In", "Out", "Refused", "Lag", "Restarts"] as const;
 
+const HOST_COLUMNS = ["Host", "Serves at", "Version", "Partitions"] as const;
+
 export class PipelinesPage implements Page {
   readonly title = "Pipelines";
   readonly element: HTMLElement;
   private readonly pipelines = h("div", { class: "cards" });
   private readonly groups = h("div", { class: "cards side-by-side" });
+  private readonly hosts = table(HOST_COLUMNS, "Hosts on this database");
+  private readonly hostsSection = h("section", { hidden: true }, h("h2", { class: "page-section" }, "Hosts"), h("div", { class: "card" }, this.hosts));
   private readonly rows = new WeakMap<HTMLElement, PluginRow>();
   private readonly filesError = h("pre", { class: "files-error" });
   private readonly filesSince = h("p");
@@ -30,6 +34,7 @@ export class PipelinesPage implements Page {
       this.pipelines,
       h("h2", { class: "page-section" }, "Consumer groups"),
       this.groups,
+      this.hostsSection,
     );
     // A component dropped beside its stage would else be opened in place of the page.
     for (const name of ["dragover", "drop"] as const) {
@@ -58,6 +63,7 @@ export class PipelinesPage implements Page {
     setText(this.empty, "No pipeline runs. Start one with: tidemill up pipelines/aircraft.toml");
     reconcile(this.pipelines, status.pipelines, (p) => p.name, pipelineCard, (card, p) => { this.updatePipeline(card, p); });
     this.showFiles(status.filesError);
+    this.showHosts(status);
     const letters = new Map(status.deadLetters.map(({ group, letters }) => [group, letters]));
     reconcile(this.groups, status.groups, (g) => `${g.group}\n${g.topic}`, groupCard, (card, g) => { updateGroup(card, g, letters.get(g.group) ?? 0); });
   }
@@ -76,6 +82,13 @@ export class PipelinesPage implements Page {
     return row.element;
   }
 
+  /** One host alone is the one that serves this page. */
+  private showHosts(status: Status): void {
+    this.hostsSection.hidden = status.hosts.length < 2;
+    const body = this.hosts.querySelector("tbody");
+    if (body) reconcile(body, status.hosts, (m) => m.host, hostRow, (row, m) => { updateHost(row, m, m.host === status.host); });
+  }
+
   private showFiles(problem: Status["filesError"]): void {
     this.files.hidden = problem === null;
     if (!problem) return;
@@ -86,7 +99,7 @@ export class PipelinesPage implements Page {
 }
 
 /** Columns of words; the others hold numbers and line up on the right. */
-const WORDS = new Set(["State", "Reads", "Writes", "Owner"]);
+const WORDS = new Set(["State", "Reads", "Writes", "Owner", "Serves at", "Version"]);
 
 function table(columns: readonly string[], label: string): HTMLElement {
   return h(
@@ -105,6 +118,22 @@ function pipelineCard(pipeline: Pipeline): HTMLElement {
     h("div", { class: "card-head plugins-head" }, h("h3", {}, "Components"), h("span", { class: "card-note" }, "Push one to a running stage, or drop its file on it.")),
     h("ul", { class: "plugins", "aria-label": `Components of ${pipeline.name}` }),
   );
+}
+
+function hostRow(): HTMLTableRowElement {
+  const row = h("tr", {}, h("th", { scope: "row" }, h("span", { class: "cell-main" }), h("span", { class: "cell-note" })));
+  for (const name of HOST_COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
+  return row;
+}
+
+function updateHost(row: HTMLElement, member: Member, isThis: boolean): void {
+  const [name, ...others] = [...row.children] as HTMLElement[];
+  const [main, note] = name?.children ?? [];
+  if (main) setText(main, member.host);
+  if (note) setText(note, isThis ? "this one" : "");
+  // An address of another machine's loopback leads nowhere, so it is text and no link.
+  const texts = [member.url ?? "–", member.version, whole(member.leases)];
+  others.forEach((cell, index) => { setText(cell, texts[index] ?? ""); });
 }
 
 function stageRow(): HTMLTableRowElement {

@@ -95,7 +95,7 @@ async fn a_reader_that_comes_back_gets_each_record_once() {
         for partition in 0..3 {
             assert!(seen.iter().filter(|(p, _)| *p == partition).is_sorted(), "order within a partition");
         }
-        assert_eq!(last_id.as_deref(), Some("0:100,1:100,2:100"));
+        assert_eq!(last_id.as_deref(), Some("0:100@1,1:100@1,2:100@1"));
     }
 }
 

@@ -80,7 +80,7 @@ async fn rows_come_with_the_position_they_stand_for() {
     let host = with_table().await;
     commit(&host.database.pool, 0, "a", Some(1)).await;
     let table = host.get("/v1/tables/current?limit=10").await;
-    assert_eq!(table["position"], "0:1");
+    assert_eq!(table["position"], "0:1@1");
     assert_eq!(table["key"], json!(["id"]));
     assert_eq!(table["rows"][0]["n"], 1);
     let tables = host.get("/v1/tables").await;
@@ -100,11 +100,11 @@ async fn a_snapshot_and_its_changes_are_the_table_also_after_coming_back() {
     assert_eq!((snapshot.name.as_str(), &snapshot.data["last"]), ("snapshot", &json!(true)));
     apply(&mut rows, &snapshot.data["rows"], &json!([]));
     assert_eq!(rows.len(), 5);
-    assert_eq!(events.last_id.as_deref(), Some("0:5"));
+    assert_eq!(events.last_id.as_deref(), Some("0:5@1"));
 
     commit(pool, 5, "k1", Some(100)).await;
     commit(pool, 6, "k2", None).await;
-    while events.last_id.as_deref() != Some("0:7") {
+    while events.last_id.as_deref() != Some("0:7@1") {
         let change = events.next().await;
         assert_eq!(change.name, "change");
         apply(&mut rows, &change.data["upserts"], &change.data["deletes"]);
@@ -116,7 +116,7 @@ async fn a_snapshot_and_its_changes_are_the_table_also_after_coming_back() {
     commit(pool, 8, "k2", Some(200)).await;
     let mut events = Events::open(&host, "/v1/tables/current/stream?interval=50", id.as_deref()).await;
     let mut sent = 0;
-    while events.last_id.as_deref() != Some("0:9") {
+    while events.last_id.as_deref() != Some("0:9@1") {
         let change = events.next().await;
         assert_eq!(change.name, "change", "no new snapshot");
         sent += change.data["upserts"].as_array().unwrap().len();

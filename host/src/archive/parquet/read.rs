@@ -108,6 +108,7 @@ fn batches(
             partition: footer.partition,
             base_offset,
             appended_at: *appended_at,
+            log_epoch: None,
             records,
         });
     }

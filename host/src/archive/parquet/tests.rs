@@ -41,7 +41,7 @@ fn batches(records: Vec<Record>, sizes: &[usize]) -> Vec<StoredBatch> {
         let size = sizes.next().copied().unwrap_or(1).max(1);
         let appended_at = 1_790_000_000_000_000 + base_offset.cast_signed() % 1_000_000 * 7;
         let records: Arc<[Record]> = records.by_ref().take(size).collect();
-        batches.push(StoredBatch { partition: 3, base_offset, appended_at, records });
+        batches.push(StoredBatch { partition: 3, base_offset, appended_at, log_epoch: None, records });
     }
     batches
 }
@@ -245,7 +245,8 @@ fn a_gap_or_too_many_records_are_refused() {
         assert!(matches!(encoder.push(&batch), Err(ParquetError::OutOfOrder { offset: 12, after: 11, .. })));
     }
     let many = vec![record(11, "{}"); MAX_RECORDS];
-    let batch = StoredBatch { partition: 3, base_offset: 11, appended_at: 0, records: many.into() };
+    let batch =
+        StoredBatch { partition: 3, base_offset: 11, appended_at: 0, log_epoch: None, records: many.into() };
     assert!(matches!(encoder.push(&batch), Err(ParquetError::OutOfOrder { .. })));
 }
 

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use anyhow::Context;
 use base64::Engine;
@@ -11,7 +10,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::cli::client::{Client, ClientError};
-use crate::ids::{Offset, Partition};
+use crate::ids::{LogEpoch, Offset, Partition, Place};
+use crate::replay::Position;
 
 /// The longest line the host can send: a record of 1 MiB, each byte escaped, and what goes around it.
 const MAX_LINE: usize = 8 << 20;
@@ -29,12 +29,13 @@ pub struct GroupReader {
     committed: Next,
 }
 
-type Next = BTreeMap<Partition, Offset>;
+type Next = BTreeMap<Partition, Place>;
 
 #[derive(Deserialize)]
 struct Line<'a> {
     partition: Partition,
     offset: Offset,
+    log_epoch: Option<i32>,
     #[serde(borrow)]
     text: Option<Cow<'a, str>>,
     base64: Option<&'a str>,
@@ -83,7 +84,8 @@ impl GroupReader {
             (true, None, None) => anyhow::bail!("the host sent a record without a payload"),
         }
         out.push(b'\n');
-        self.taken.insert(record.partition, record.offset + 1);
+        let place = Place { offset: record.offset + 1, epoch: record.log_epoch.map(LogEpoch) };
+        self.taken.insert(record.partition, place);
         Ok(())
     }
 
@@ -94,14 +96,10 @@ impl GroupReader {
 
     /// Moves the group past what was printed.
     pub async fn commit(&mut self) -> Result<(), ClientError> {
-        let mut position = String::new();
-        for (partition, next) in &self.written {
-            if self.committed.get(partition) != Some(next) {
-                let comma = if position.is_empty() { "" } else { "," };
-                let _ = write!(position, "{comma}{partition}:{next}");
-            }
-        }
-        if position.is_empty() {
+        let news =
+            self.written.iter().filter(|(partition, next)| self.committed.get(partition) != Some(next));
+        let position: Position = news.map(|(partition, next)| (*partition, *next)).collect();
+        if position == Position::default() {
             return Ok(());
         }
         let body = json!({ "topic": self.topic, "position": position });
@@ -125,7 +123,7 @@ mod tests {
     #[test]
     fn payloads_come_out_byte_for_byte_however_the_answer_is_cut() {
         let input = concat!(
-            r#"{"partition":1,"offset":4,"text":"{\"a\": 1}\r"}"#,
+            r#"{"partition":1,"offset":4,"log_epoch":2,"text":"{\"a\": 1}\r"}"#,
             "\n",
             r#"{"partition":0,"offset":9,"base64":"/wA="}"#,
             "\n",
@@ -137,7 +135,8 @@ mod tests {
             assert_eq!(out, b"{\"a\": 1}\r\n\xff\x00\n", "cut at {cut}");
             assert!(reader.written.is_empty(), "nothing counts before it was printed");
             reader.written();
-            assert_eq!(reader.written, Next::from([(0, 10), (1, 5)]));
+            let there = Place { offset: 5, epoch: Some(LogEpoch(2)) };
+            assert_eq!(reader.written, Next::from([(0, Place::from(10)), (1, there)]));
         }
     }
 

@@ -1,14 +1,15 @@
 //! Recently read batches, bounded in bytes, the least recently used dropped first; and a slot per partition, so that one
 //! range is read once.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-use crate::ids::{Offset, Partition, TopicId, TopicPartition};
+use crate::ids::{LogEpoch, Offset, Partition, Place, TopicId, TopicPartition};
 use crate::record::{Record, StoredBatch};
 
 use super::FetchLimits;
@@ -62,7 +63,7 @@ pub(super) struct KnownEnds {
 impl Ends {
     /// A point in time, for comparison; later ones are higher, all are above 0.
     pub(super) fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::SeqCst) + 1
+        self.tickets.fetch_add(1, SeqCst) + 1
     }
 
     pub(super) async fn lock(&self) -> AsyncMutexGuard<'_, KnownEnds> {
@@ -87,11 +88,21 @@ impl BatchCache {
         held(&mut self.lock().ends, topic)
     }
 
-    /// The batches from the one that holds `from` on, without a gap, within the limits.
-    pub(super) fn take(&self, target: TopicPartition, from: Offset, limits: FetchLimits) -> Vec<StoredBatch> {
+    /// The batches from the one that holds a place on, without a gap, within the limits. None of an earlier epoch than the
+    /// place is of: they are dropped, since another server has taken over since.
+    pub(super) fn take(
+        &self,
+        target: TopicPartition,
+        from: impl Into<Place>,
+        limits: FetchLimits,
+    ) -> Vec<StoredBatch> {
+        let Place { offset: from, epoch } = from.into();
         let mut inner = self.lock();
         let inner = &mut *inner;
         let mut taken: Vec<StoredBatch> = Vec::new();
+        if epoch > inner.epoch(target) {
+            inner.forget(target);
+        }
         let Some(partition) = inner.partitions.get_mut(&target) else {
             return taken;
         };
@@ -119,6 +130,13 @@ impl BatchCache {
     pub(super) fn put(&self, target: TopicPartition, batches: &[StoredBatch]) {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let epoch = batches.first().and_then(|batch| batch.log_epoch);
+        match epoch.cmp(&inner.epoch(target)) {
+            // A read that took long, of the server before.
+            Ordering::Less => return,
+            Ordering::Greater => inner.forget(target),
+            Ordering::Equal => {}
+        }
         for batch in batches {
             let bytes = weight(batch);
             if bytes > self.capacity {
@@ -148,9 +166,31 @@ impl BatchCache {
         }
     }
 
+    /// Drops all that is kept.
+    pub(in crate::log) fn clear(&self) {
+        let mut inner = self.lock();
+        inner.partitions.clear();
+        inner.uses.clear();
+        inner.bytes = 0;
+    }
+
     #[cfg(test)]
     fn bytes(&self) -> usize {
         self.lock().bytes
+    }
+}
+
+impl Inner {
+    /// Of the batches that are kept, which all have the same.
+    fn epoch(&self, target: TopicPartition) -> Option<LogEpoch> {
+        self.partitions.get(&target)?.values().next()?.batch.log_epoch
+    }
+
+    fn forget(&mut self, target: TopicPartition) {
+        for entry in self.partitions.remove(&target).into_iter().flat_map(BTreeMap::into_values) {
+            self.uses.remove(&entry.last_use);
+            self.bytes -= entry.bytes;
+        }
     }
 }
 
@@ -187,7 +227,8 @@ mod tests {
             headers: Vec::new(),
             payload: vec![0; 100].into(),
         };
-        StoredBatch { partition: 0, base_offset, appended_at: 0, records: (0..count).map(record).collect() }
+        let records = (0..count).map(record).collect();
+        StoredBatch { partition: 0, base_offset, appended_at: 0, log_epoch: Some(LogEpoch(1)), records }
     }
 
     fn bases(taken: &[StoredBatch]) -> Vec<Offset> {
@@ -227,6 +268,26 @@ mod tests {
         }
         cache.put(target(9), &[batch(0, 1000)]);
         assert!(cache.take(target(9), 0, LIMITS).is_empty(), "larger than the cache");
+    }
+
+    #[test]
+    fn nothing_of_an_earlier_epoch_is_given_or_kept() {
+        let cache = BatchCache::new(1 << 20);
+        let under = |offset, epoch| Place { offset, epoch: Some(LogEpoch(epoch)) };
+        let of = |epoch| StoredBatch { log_epoch: Some(LogEpoch(epoch)), ..batch(10, 5) };
+        cache.put(target(0), &[of(1)]);
+        cache.put(target(1), &[of(1)]);
+        assert_eq!(bases(&cache.take(target(0), under(10, 1), LIMITS)), [10]);
+        assert!(cache.take(target(0), under(10, 2), LIMITS).is_empty());
+        assert!(cache.take(target(0), 10, LIMITS).is_empty(), "it is gone for everybody");
+        cache.put(target(0), &[of(2)]);
+        cache.put(target(0), &[of(1)]);
+        let taken = cache.take(target(0), under(10, 1), LIMITS);
+        assert_eq!(taken[0].log_epoch, Some(LogEpoch(2)), "a late read of the server before is not kept");
+        assert_eq!(cache.bytes(), 2 * weight(&batch(10, 5)));
+        cache.clear();
+        assert_eq!(cache.bytes(), 0);
+        assert!(cache.take(target(1), 10, LIMITS).is_empty());
     }
 
     #[test]

@@ -53,41 +53,43 @@ impl Task<'_> {
 
     /// A call failed by the plugin's fault.
     pub(super) fn call_failed(&mut self) {
-        let opened = self.breaker.failed(Instant::now());
-        self.opened(opened);
+        if self.breaker.failed(Instant::now()) {
+            self.opened();
+        }
     }
 
     /// A message was given up on for that.
     pub(super) fn message_failed(&mut self) {
-        let opened = self.breaker.gave_up(Instant::now());
-        self.opened(opened);
+        if self.breaker.gave_up(Instant::now()) {
+            self.opened();
+        }
     }
 
-    fn opened(&mut self, why: Option<String>) {
-        let Some(why) = why else { return };
-        let wait = self.breaker.holds(Instant::now()).unwrap_or_default();
-        tracing::warn!(
-            stage = self.stage.label(),
-            partition = self.lease.partition,
-            offset = self.offset,
-            why,
-            ?wait,
-            "the breaker opens: the plugin gets no messages for a while"
-        );
+    fn opened(&mut self) {
         self.stage.cell.broke();
-        let seconds = wait.as_secs_f64();
-        self.set(
-            State::Broken,
-            Some(format!(
-                "the breaker is open, and offset {} is tried again after {seconds:.1} s: {why}; push a version that works, \
-                 or wait: nothing is lost",
-                self.offset
-            )),
-        );
+        if let Some((wait, why)) = self.breaker.open_for(Instant::now()) {
+            tracing::warn!(
+                stage = self.stage.label(),
+                partition = self.lease.partition,
+                offset = self.offset,
+                why,
+                ?wait,
+                "the breaker opens: the plugin gets no messages for a while"
+            );
+        }
+        self.is_broken();
     }
 
-    /// Whether the breaker is open, so that nothing else says how the task is.
+    /// Whether the breaker is open. Says so, if it is.
     pub(super) fn is_broken(&mut self) -> bool {
-        self.breaker.holds(Instant::now()).is_some()
+        let Some((wait, why)) = self.breaker.open_for(Instant::now()) else { return false };
+        let words = format!(
+            "the breaker is open, and offset {} is tried after {:.1} s: {why}; push a version that works, or wait: nothing \
+             is lost",
+            self.offset,
+            wait.as_secs_f64()
+        );
+        self.set(State::Broken, Some(words));
+        true
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::plan::StageKind;
-use crate::ids::Offset;
+use crate::ids::{LogEpoch, Offset};
 use crate::log::offsets::Lease;
 use crate::pipeline::effects::{self, Effects, Verdict, judge};
 use crate::pipeline::stage::Stage;
@@ -61,7 +61,11 @@ pub async fn ask(
             let topic = stage.input.as_ref().map(|topic| topic.name.to_string()).unwrap_or_default();
             let first = batch.first().map_or(0, |record| record.offset);
             let next = first + batch.len() as Offset;
-            let group = lease.group.to_string();
+            // Other records than those that had these offsets before are another delivery.
+            let group = match lease.given_anew(next) {
+                None => lease.group.to_string(),
+                Some(LogEpoch(epoch)) => format!("{}@{epoch}", lease.group),
+            };
             instance
                 .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
                 .await?

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::archive::parquet::{self, Layout};
-use crate::ids::{Offset, Partition};
+use crate::ids::{LogEpoch, Offset, Partition};
 use crate::log::Topic;
 use crate::query::protocol::Range;
 use crate::record::StoredBatch;
@@ -19,6 +19,8 @@ pub struct Chunk {
     partition: Partition,
     /// The declared fields that it was written with.
     schema: Option<serde_json::Value>,
+    /// Under which they were read.
+    log_epoch: Option<LogEpoch>,
     bytes: u64,
     used: Arc<AtomicU64>,
 }
@@ -44,14 +46,15 @@ impl Chunk {
             next: last.next_offset(),
             partition: first.partition,
             schema: topic.schema.clone(),
+            log_epoch: first.log_epoch,
             bytes,
             used,
         })
     }
 
-    /// Whether its columns are those that the topic has now.
-    pub fn fits(&self, topic: &Topic) -> bool {
-        self.schema == topic.schema
+    /// Whether its columns are those that the topic has now, and its records those of this epoch of the log.
+    pub fn fits(&self, topic: &Topic, log_epoch: LogEpoch) -> bool {
+        self.schema == topic.schema && self.log_epoch == Some(log_epoch)
     }
 
     pub fn overlaps(&self, range: &Range) -> bool {
