@@ -96,7 +96,7 @@ impl Cluster {
         };
         let pipelines = pipeline_files(&run.folder, &layout)?;
         let folder_bucket = run.folder.join("bucket").display().to_string();
-        for number in 0..layout.hosts {
+        for (number, files) in pipelines.iter().enumerate() {
             let database_url = if layout.proxied {
                 let proxy =
                     Proxy::start(Upstream::Socket(server.socket()), run.rng(&format!("proxy {number}")))
@@ -116,7 +116,7 @@ impl Cluster {
                 number,
                 database_url,
                 bucket: layout.bucket.clone().unwrap_or_else(|| folder_bucket.clone()),
-                pipelines: pipelines[number].clone(),
+                pipelines: files.clone(),
                 arguments: layout.arguments.clone(),
                 environment: layout.environment.clone(),
             };

@@ -14,7 +14,10 @@ fn run(id: &str) {
     let ran = ran.unwrap_or_else(|error| panic!("the program does not start: {error}"));
     let (said, complained) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{said}\n{complained}");
-    assert!(said.contains(id) && (said.contains("met") || said.contains("SKIPPED")) && !said.contains("MISSED"), "{said}");
+    assert!(
+        said.contains(id) && (said.contains("met") || said.contains("SKIPPED")) && !said.contains("MISSED"),
+        "{said}"
+    );
 }
 
 #[test]
