@@ -25,6 +25,7 @@ mod r5;
 mod r6;
 mod r7;
 mod r8;
+mod r9;
 mod storm;
 
 /// One row of the table.
@@ -47,6 +48,7 @@ pub const ALL: &[Case] = &[
     r6::CASE,
     r7::CASE,
     r8::CASE,
+    r9::CASE,
     r11::CASE,
     r12::CASE,
     r13::CASE,

@@ -104,7 +104,7 @@ impl Cluster {
             true => pooler::start(&run.folder, &server)?,
             false => None,
         };
-        for number in 0..layout.hosts {
+        for (number, files) in pipelines.iter().enumerate() {
             let database_url = if let Some(pooler) = &pooler {
                 pooler.clone()
             } else if layout.proxied {
@@ -126,7 +126,7 @@ impl Cluster {
                 number,
                 database_url,
                 bucket: layout.bucket.clone().unwrap_or_else(|| folder_bucket.clone()),
-                pipelines: pipelines[number].clone(),
+                pipelines: files.clone(),
                 arguments: layout.arguments.clone(),
                 environment: layout.environment.clone(),
             };
