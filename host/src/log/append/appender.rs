@@ -183,8 +183,13 @@ impl Appender {
     async fn write(&self, group: &[Request]) -> Result<Outcome, (AppendError, Trouble)> {
         let written = match group {
             [request] if request.records.len() > ROW_RECORDS_MAX || request.bytes > ROW_BYTES_MAX => {
-                let transaction = self.pool.begin().await.map_err(not_begun)?;
-                write::rows(transaction, self.target, request).await
+                let mut transaction = self.pool.begin().await.map_err(not_begun)?;
+                let written = write::rows(&mut transaction, self.target, request).await;
+                let outcome = written.map_err(|error| self.not_committed(error))?;
+                match outcome {
+                    Outcome::Stored(_) => transaction.commit().await.map(|()| outcome),
+                    refused @ Outcome::Refused(_) => Ok(refused),
+                }
             }
             group => {
                 let mut session = self.pool.acquire().await.map_err(not_begun)?;
@@ -195,6 +200,14 @@ impl Appender {
             let trouble = Trouble::of(&error);
             (AppendError::of(error, &self.topic), trouble)
         })
+    }
+
+    /// A connection that broke before COMMIT was sent has stored nothing.
+    fn not_committed(&self, error: sqlx::Error) -> (AppendError, Trouble) {
+        match Trouble::of(&error) {
+            Trouble::Unknown => not_begun(error),
+            trouble => (AppendError::of(error, &self.topic), trouble),
+        }
     }
 }
 

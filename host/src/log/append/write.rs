@@ -56,17 +56,17 @@ pub(super) async fn row(
     })
 }
 
-/// One request that is too large for a row: several rows, one commit.
+/// One request that is too large for a row, as several rows of a transaction. It is stored once the caller commits that.
 pub(super) async fn rows(
-    mut transaction: Transaction,
+    transaction: &mut Transaction,
     target: TopicPartition,
     request: &Request,
 ) -> Result<Outcome, sqlx::Error> {
     if request.relaxed {
-        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut **transaction).await?;
     }
     if let Some(producer) = &request.producer {
-        let verdict = check(&mut transaction, target, producer).await?;
+        let verdict = check(transaction, target, producer).await?;
         if matches!(verdict, Verdict::Answer(_)) {
             return Ok(Outcome::Refused(vec![verdict]));
         }
@@ -77,7 +77,7 @@ pub(super) async fn rows(
         records: &request.records,
         lineage: Lineage::default(),
     };
-    let offsets = insert(&mut transaction, &batch).await?;
+    let offsets = insert(transaction, &batch).await?;
     if let Some(producer) = &request.producer {
         sqlx::query("SELECT tidemill.producer_end($1, $2, $3, $4, $5, $6, $7)")
             .bind(&producer.id)
@@ -87,10 +87,9 @@ pub(super) async fn rows(
             .bind(producer.seq)
             .bind(offsets.start.cast_signed())
             .bind(offsets.end.cast_signed())
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
     }
-    transaction.commit().await?;
     Ok(Outcome::Stored(offsets.start))
 }
 
