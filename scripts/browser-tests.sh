@@ -13,6 +13,8 @@ export CHROMIUM
 scratch=$(mktemp -d)
 chmod 711 "$scratch"
 log=$scratch/host.log
+# It is read at once, and the host may take its time to start.
+: >"$log"
 # The sample with short segments, so that there is a history to ask within seconds.
 sed -E 's/^segment = "1[mh]"/segment = "5s"/; s/hot = "(5m|24h)"/hot = "15s"/' pipelines/aircraft.toml >"$scratch/aircraft.toml"
 if [ "$(grep -c '^segment = "5s"\|hot = "15s"' "$scratch/aircraft.toml")" -lt 2 ]; then

@@ -8,16 +8,21 @@ use crate::run::Run;
 
 mod fleet;
 mod judge;
+mod leases;
 mod r1;
+mod r11;
 mod r12;
 mod r13;
 mod r14;
 mod r15;
 mod r18;
+mod r19;
 mod r2;
+mod r21;
 mod r3;
 mod r4;
 mod r5;
+mod r6;
 mod r7;
 mod r8;
 mod storm;
@@ -39,13 +44,17 @@ pub const ALL: &[Case] = &[
     r3::CASE,
     r4::CASE,
     r5::CASE,
+    r6::CASE,
     r7::CASE,
     r8::CASE,
+    r11::CASE,
     r12::CASE,
     r13::CASE,
     r14::CASE,
     r15::CASE,
     r18::CASE,
+    r19::CASE,
+    r21::CASE,
     fleet::CASE,
     storm::CASE,
 ];

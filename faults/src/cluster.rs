@@ -4,6 +4,7 @@
 
 pub mod host;
 pub mod pipeline;
+pub mod pooler;
 pub mod reaper;
 pub mod server;
 
@@ -36,6 +37,10 @@ pub struct Layout {
     pub others: Vec<(usize, String)>,
     /// Whether hosts reach Postgres through a proxy.
     pub proxied: bool,
+    /// Whether each host has a role of its own in Postgres, so that its sessions can be told from others'. Not with a proxy.
+    pub roles: bool,
+    /// Whether hosts reach Postgres through pgbouncer, and in no other way.
+    pub pooled: bool,
     /// None: a folder in the run's folder.
     pub bucket: Option<String>,
     pub environment: Vec<(String, String)>,
@@ -52,6 +57,8 @@ impl Layout {
             pipeline: Some(pipeline.into()),
             others: Vec::new(),
             proxied: false,
+            roles: false,
+            pooled: false,
             bucket: None,
             environment: Vec::new(),
             arguments: Vec::new(),
@@ -93,14 +100,22 @@ impl Cluster {
         };
         let pipelines = pipeline_files(&run.folder, &layout)?;
         let folder_bucket = run.folder.join("bucket").display().to_string();
+        let pooler = match layout.pooled {
+            true => pooler::start(&run.folder, &server)?,
+            false => None,
+        };
         for number in 0..layout.hosts {
-            let database_url = if layout.proxied {
+            let database_url = if let Some(pooler) = &pooler {
+                pooler.clone()
+            } else if layout.proxied {
                 let proxy =
                     Proxy::start(Upstream::Socket(server.socket()), run.rng(&format!("proxy {number}")))
                         .await?;
                 let url = format!("postgres://tidemill@{}/tidemill?sslmode=disable", proxy.address());
                 cluster.proxies.push(proxy);
                 url
+            } else if layout.roles {
+                server.add_role(&host::role(number)).await?
             } else {
                 server.url()
             };

@@ -3,11 +3,14 @@
 //! All chance comes from the seed. Each role (a producer, the one who injects faults, ...) has a generator of its own, drawn
 //! from seed, case and role, so that one role's draws do not depend on how far another got.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
+use tidemill::clock::{Clock, rfc3339};
 
 /// How much is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,14 @@ impl Run {
     /// How often the case injects its fault.
     pub fn rounds(&self, full: u32, fast: u32) -> u32 {
         self.rounds.unwrap_or_else(|| self.size(full, fast))
+    }
+
+    /// Notes a fault in `faults.log`, with the time as hosts log it, so that the two can be laid side by side.
+    pub fn note(&self, what: impl std::fmt::Display) {
+        let now = rfc3339(Clock::system().now());
+        let file = File::options().create(true).append(true).open(self.folder.join("faults.log"));
+        // It helps whoever looks for a cause, and decides nothing.
+        let _ = file.and_then(|mut file| writeln!(file, "{now} {what}"));
     }
 
     /// Says how far the case is; a line in the terminal, so not too often.

@@ -58,6 +58,11 @@ fn r18_nothing_is_late_for_long_without_notifications() {
 }
 
 #[test]
+fn r21_a_host_that_leaves_hands_over() {
+    run("R21");
+}
+
+#[test]
 fn a_storm_of_random_faults_loses_and_repeats_nothing() {
     run("storm");
 }

@@ -261,8 +261,8 @@ impl App {
         let maintainer = Maintainer::new(pool, clock, options.segments);
         app.tasks.spawn(maintainer.run(token.clone()));
         app.tasks.spawn(archiver.run(token.clone()));
-        app.tasks.spawn(app.log.clone().watch_server(token.clone()));
         app.tasks.spawn(letters.watch(options.keep_letters, token.clone()));
+        app.tasks.spawn(app.log.clone().watch_server(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));

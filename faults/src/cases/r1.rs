@@ -25,7 +25,7 @@ pub const CASE: Case = Case {
     run: |run| storm(run).boxed(),
 };
 
-const HOSTS: usize = 3;
+pub const HOSTS: usize = 3;
 const PRODUCERS: u32 = 4;
 /// A killed host is started again after up to this.
 const DOWN: Duration = Duration::from_secs(2);
@@ -35,12 +35,17 @@ const STALLED: Duration = Duration::from_secs(120);
 async fn storm(run: Run) -> Result<Verdict> {
     let records = u64::from(run.size(100_000, 3_000));
     let kills = run.rounds(60, 6);
-    let cluster = Cluster::start(&run, Layout::new(HOSTS, pipeline::text(4))).await?;
-    let witness = Witness::of_pipeline(&run, &cluster);
+    storm_on(&run, Layout::new(HOSTS, pipeline::text(4)), records, kills).await
+}
+
+/// The same on hosts that reach Postgres in another way.
+pub async fn storm_on(run: &Run, layout: Layout, records: u64, kills: u32) -> Result<Verdict> {
+    let cluster = Cluster::start(run, layout).await?;
+    let witness = Witness::of_pipeline(run, &cluster);
     let load = Load::new(INBOUND, PRODUCERS, records);
 
-    let producing = produce(&run, &cluster.hosts, &load, &witness.history, &witness.progress);
-    let killing = kill(&run, &cluster, &witness, records, kills);
+    let producing = produce(run, &cluster.hosts, &load, &witness.history, &witness.progress);
+    let killing = kill(run, &cluster, &witness, records, kills);
     let ((), killed) = tokio::try_join!(producing, killing)?;
 
     let mut verdict = Verdict::default();
@@ -70,11 +75,13 @@ async fn kill(run: &Run, cluster: &Cluster, witness: &Witness, records: u64, kil
         loop {
             if rng.u32(..3) < 2 {
                 if let Some(restart) = cluster.kill_and_restart(&mut rng, DOWN) {
+                    run.note(format!("kill {}", restart.name));
                     restarts.push(restart);
                     killed.hosts += 1;
                     break;
                 }
             } else if cluster.server.kill_backend(&mut rng).await? {
+                run.note("kill a backend");
                 killed.backends += 1;
                 break;
             }

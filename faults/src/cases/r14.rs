@@ -30,14 +30,15 @@ use crate::workload::{Load, produce};
 pub const CASE: Case =
     Case { id: "R14", title: "a bucket that misbehaves", endless: false, run: |run| misbehave(run).boxed() };
 
-const TOPICS: [&str; 3] = [INBOUND, "second", "third"];
-const PARTITIONS: u32 = 4;
-/// In small size, of one topic.
-const FEW: u32 = 2;
+/// In small size only the first.
+const TOPICS: [&str; 4] = [INBOUND, "second", "third", "fourth"];
+const PARTITIONS: u32 = 2;
 /// Records a second of each of two producers of each topic, so that each partition has some in each segment.
 const RATE: f64 = 40.0;
 /// Of the requests for objects.
 const CHANCE: f64 = 0.1;
+/// A request that gets no answer ends so much later.
+const STALL: Duration = Duration::from_secs(3);
 /// Without a put for so long, something hangs: a host that failed again and again looks every half minute.
 const STALLED: Duration = Duration::from_secs(150);
 /// All is archived by then, with a bucket that still misbehaves.
@@ -48,17 +49,14 @@ const READ: Duration = Duration::from_secs(300);
 async fn misbehave(run: Run) -> Result<Verdict> {
     let wanted = u64::from(run.rounds(2_000, 24));
     let bucket = Bucket::start(&run.folder.join("s3"), run.rng("bucket")).await?;
-    // In full size the client has to give up by itself, after half a minute.
-    bucket.stall_for(Duration::from_secs(run.size(45, 2).into()));
-    let (topics, partitions) = match run.scale {
-        Scale::Full => (&TOPICS[..], PARTITIONS),
-        Scale::Fast => (&TOPICS[..1], FEW),
-    };
+    // The client would give up after half a minute by itself, as it has to in R15.
+    bucket.stall_for(STALL);
+    let topics = if run.scale == Scale::Full { &TOPICS[..] } else { &TOPICS[..1] };
     let layout = Layout {
         bucket: Some(bucket.url(bucket.address())),
         environment: Bucket::environment(),
         arguments: vec!["--sweep-after".to_owned(), "5s".to_owned()],
-        ..Layout::new(2, pipeline::short_lived(topics, partitions, "forever"))
+        ..Layout::new(2, pipeline::short_lived(topics, PARTITIONS, "forever"))
     };
     let cluster = Cluster::start(&run, layout).await?;
     bucket.misbehave(CHANCE);

@@ -65,9 +65,10 @@ async fn away(run: Run) -> Result<Verdict> {
     let lags = watching.await?;
 
     let history = witness.history.appends();
-    follower.until(history.iter().map(|append| append.items.len()).sum(), Duration::from_secs(60)).await?;
-    let delivered = delays(&history, &follower.seen());
+    let (seen, wrong) = follower.finish(history.iter().map(|append| append.items.len()).sum()).await;
+    let delivered = delays(&history, &seen);
     let mut verdict = Verdict::default();
+    verdict.none("records that a follower missed or got twice", wrong);
     verdict.injected("seconds without a bucket", lasts.as_secs(), (phases.back - phases.gone).as_secs());
     verdict.counted("requests", produced.times.len() as u64);
     judge_times(&run, &phases, &produced, &delivered, &mut verdict)?;

@@ -110,12 +110,14 @@ async fn swallow(run: &Run, cluster: &Cluster, rounds: u32, lasts: Duration) -> 
         let (host, proxy) = (&cluster.hosts[0], &cluster.proxies[0]);
         let over = Arc::new(AtomicBool::new(false));
         let probing = tokio::spawn(probe(host.clone(), over.clone()));
+        run.note(format!("hole: {name}"));
         match mode {
             Mode::Lost => proxy.lose().await,
             mode => proxy.set(mode),
         }
         sleep(lasts).await;
         proxy.set(Mode::Pass);
+        run.note("pass");
         over.store(true, Ordering::Relaxed);
         swallowed.healed.push((name, Instant::now()));
         if run.scale == Scale::Full {

@@ -6,13 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures::FutureExt;
-use sqlx::Row as _;
 use tokio::time::sleep;
 
 use super::Case;
 use super::judge::Witness;
+use super::leases::{Lease, holder, leases, taken_over};
 use crate::cluster::pipeline::{self, INBOUND};
 use crate::cluster::{Cluster, Layout};
 use crate::proxy::Mode;
@@ -33,8 +33,6 @@ const PRODUCERS: u32 = 4;
 const RATE: f64 = 150.0;
 /// Another host must have taken over by then; leases last 8 s.
 const TAKEOVER: f64 = 10.0;
-/// Beyond that something hangs.
-const STUCK: Duration = Duration::from_secs(40);
 /// A woken host finds out by then.
 const LET_GO: Duration = Duration::from_secs(20);
 
@@ -77,15 +75,6 @@ struct Paused {
     moved: Vec<String>,
 }
 
-/// One partition of one group, as its row says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Lease {
-    group: String,
-    partition: i32,
-    epoch: i64,
-    owner: String,
-}
-
 async fn pause_all(run: &Run, cluster: &Cluster, rounds: u32) -> Result<Paused> {
     let mut rng = run.rng("pauses");
     let mut paused = Paused::default();
@@ -95,6 +84,7 @@ async fn pause_all(run: &Run, cluster: &Cluster, rounds: u32) -> Result<Paused> 
         let (host, proxy) = (&cluster.hosts[number], &cluster.proxies[number]);
         proxy.set(Mode::Hole { up: true, down: false });
         sleep(Duration::from_millis(rng.u64(20..150))).await;
+        run.note(format!("pause {}", host.name()));
         host.pause().await?;
         let since = Instant::now();
         let taken = taken_over(cluster, &held, since).await?;
@@ -103,6 +93,7 @@ async fn pause_all(run: &Run, cluster: &Cluster, rounds: u32) -> Result<Paused> 
         // The new owner gets somewhere before the old one wakes up.
         sleep(Duration::from_millis(rng.u64(200..800))).await;
         let before = refusals(&host.log())?;
+        run.note(format!("wake {}", host.name()));
         host.resume().await?;
         proxy.set(Mode::Pass);
         if let_go(&host.log(), before).await? {
@@ -115,68 +106,6 @@ async fn pause_all(run: &Run, cluster: &Cluster, rounds: u32) -> Result<Paused> 
         }
     }
     Ok(paused)
-}
-
-async fn leases(cluster: &Cluster) -> Result<Vec<Lease>> {
-    let mut connection = cluster.server.connect().await?;
-    let rows = sqlx::query(
-        "SELECT group_name, partition, epoch, owner FROM tidemill.consumer_offsets
-          WHERE owner IS NOT NULL AND expires_at > clock_timestamp() ORDER BY 1, 2",
-    )
-    .fetch_all(&mut connection)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Lease {
-                group: row.try_get(0)?,
-                partition: row.try_get(1)?,
-                epoch: row.try_get(2)?,
-                owner: row.try_get(3)?,
-            })
-        })
-        .collect()
-}
-
-/// The host that holds most, and what.
-async fn holder(cluster: &Cluster) -> Result<(usize, Vec<Lease>)> {
-    let since = Instant::now();
-    loop {
-        let leases = leases(cluster).await?;
-        let mut best: Option<(usize, Vec<Lease>)> = None;
-        for (number, host) in cluster.hosts.iter().enumerate() {
-            let id = host.id()?;
-            let held: Vec<Lease> = leases.iter().filter(|lease| lease.owner == id).cloned().collect();
-            if !held.is_empty() && best.as_ref().is_none_or(|(_, most)| held.len() > most.len()) {
-                best = Some((number, held));
-            }
-        }
-        match best {
-            Some(best) => return Ok(best),
-            None if since.elapsed() > STUCK => bail!("no host holds a lease: {leases:?}"),
-            None => sleep(Duration::from_millis(50)).await,
-        }
-    }
-}
-
-/// Waits until all of these have another owner.
-async fn taken_over(cluster: &Cluster, held: &[Lease], since: Instant) -> Result<Vec<Lease>> {
-    loop {
-        let now = leases(cluster).await?;
-        let taken = held.iter().all(|old| {
-            now.iter().any(|new| {
-                (&new.group, new.partition) == (&old.group, old.partition)
-                    && new.epoch > old.epoch
-                    && new.owner != old.owner
-            })
-        });
-        if taken {
-            return Ok(now);
-        }
-        if since.elapsed() > STUCK {
-            bail!("{held:?} were not taken over within {} s; now {now:?}", STUCK.as_secs());
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Leases whose epoch went back while a host woke up.

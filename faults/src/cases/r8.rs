@@ -59,26 +59,21 @@ async fn late_commits(run: Run) -> Result<Verdict> {
         written?;
     }
     stop.store(true, Ordering::Relaxed);
-    let mut tailed = Vec::new();
-    let (mut fetches, mut busiest) = (0, 0.0f64);
-    for tail in try_join_all(tails).await? {
-        let tail = tail?;
-        tailed.push(tail.reads);
-        fetches += tail.fetches;
-        busiest = busiest.max(tail.fetches as f64 / tail.took.as_secs_f64());
-    }
+    let tailed = try_join_all(tails).await?.into_iter().collect::<Result<Vec<_>>>()?;
     let (counts, gaps) = counting.await??;
 
     let mut verdict = Verdict::default();
     verdict.injected("records through 16 writers", records, taken.load(Ordering::Relaxed));
-    verdict.counted("fetches at the end of the log", fetches);
+    verdict.counted("fetches at the end of the log", tailed.iter().map(|tail| tail.fetches).sum());
     verdict.counted("counts", counts);
+    let rates = tailed.iter().map(|tail| tail.fetches as f64 / tail.took.as_secs_f64());
+    let busiest = rates.fold(0.0, f64::max);
     verdict.figure("fetches a second of a reader", Wanted::AtLeast(run.size(200, 1).into()), busiest);
+    let reads: Vec<Read> = tailed.into_iter().flat_map(|tail| tail.reads).collect();
     let log = crate::observe::by_sql(server, INBOUND).await?;
-    let mut wrong = check::skipped(&tailed.concat());
-    let read: usize = tailed.iter().map(Vec::len).sum();
-    if read != log.reads.len() {
-        wrong.push(format!("readers got {read} of {} records", log.reads.len()));
+    let mut wrong = check::skipped(&reads);
+    if reads.len() != log.reads.len() {
+        wrong.push(format!("readers got {} of {} records", reads.len(), log.reads.len()));
     }
     verdict.none("offsets that appeared below a higher one", wrong);
     verdict.none("moments with a hole", gaps);

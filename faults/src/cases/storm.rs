@@ -38,6 +38,8 @@ const RATE: f64 = 150.0;
 const CYCLE: Duration = Duration::from_secs(300);
 /// Between two faults, at most.
 const PAUSE: Duration = Duration::from_millis(1_500);
+/// What does not pass by itself, at most.
+const LONGEST: Duration = Duration::from_secs(12);
 /// Of the requests to the bucket.
 const BAD_BUCKET: f64 = 0.1;
 /// Archiving goes on for so long afterwards, at most.
@@ -138,106 +140,135 @@ impl Done {
     }
 }
 
+/// Where the storm can hit.
+struct Target<'a> {
+    run: &'a Run,
+    cluster: &'a Cluster,
+    /// Between the hosts and the bucket.
+    way: &'a Proxy,
+    rng: Rng,
+    restarts: Vec<Restart>,
+}
+
 async fn hurt(run: &Run, cluster: &Cluster, way: &Proxy, lasts: Duration) -> Result<Done> {
-    let mut rng = run.rng("faults");
+    let mut target = Target { run, cluster, way, rng: run.rng("faults"), restarts: Vec::new() };
     let ends = Instant::now() + lasts;
-    let (mut done, mut restarts) = (Done::default(), Vec::new());
+    let mut done = Done::default();
     while Instant::now() < ends {
-        sleep(PAUSE.mul_f64(rng.f64())).await;
-        let longest = ends.saturating_duration_since(Instant::now()).min(Duration::from_secs(12));
-        if let Some(what) = fault(cluster, way, &mut rng, longest, &mut restarts).await? {
-            done.add(what);
-        }
+        sleep(PAUSE.mul_f64(target.rng.f64())).await;
+        let longest = ends.saturating_duration_since(Instant::now()).min(LONGEST);
+        let lasts = longest.mul_f64(target.rng.f64());
+        let hit = match target.rng.u32(..10) {
+            0..4 => target.hurt_a_host(lasts).await?,
+            4..6 => target.hurt_postgres(lasts).await?,
+            6..9 => target.hurt_the_network(lasts).await,
+            _ => target.hurt_the_bucket(lasts).await,
+        };
+        hit.into_iter().for_each(|what| done.add(what));
     }
-    for restart in restarts {
+    for restart in target.restarts {
         restart.task.await?.with_context(|| format!("{} does not come back", restart.name))?;
     }
     Ok(done)
 }
 
-/// Does one thing, and takes it back where it does not pass by itself. None: it was not possible now.
-async fn fault(
-    cluster: &Cluster,
-    way: &Proxy,
-    rng: &mut Rng,
-    longest: Duration,
-    restarts: &mut Vec<Restart>,
-) -> Result<Option<&'static str>> {
-    let lasts = longest.mul_f64(rng.f64());
-    let short = lasts / 4;
-    let proxy = rng.choice(&cluster.proxies).context("a storm has proxies")?;
-    let what = match rng.u32(..13) {
-        0 | 1 => {
-            let Some(restart) = cluster.kill_and_restart(rng, short) else { return Ok(None) };
-            restarts.push(restart);
-            "kills of hosts"
-        }
-        2 => {
-            let Some(host) = live(&cluster.hosts, rng) else { return Ok(None) };
-            let status = host.stop().await?;
-            ensure!(status.success(), "{} was asked to stop and ended with {status}", host.name());
-            sleep(short).await;
-            host.start().await?;
-            "hosts stopped in order"
-        }
-        3 => {
-            let Some(host) = live(&cluster.hosts, rng) else { return Ok(None) };
-            host.pause().await?;
-            sleep(lasts).await;
-            host.resume().await?;
-            "pauses of hosts"
-        }
-        4 => {
-            if !cluster.server.kill_backend(rng).await? {
-                return Ok(None);
+/// Each does one thing, takes it back where it does not pass by itself, and says what it was. None: not possible now, or
+/// counted elsewhere.
+impl Target<'_> {
+    async fn hurt_a_host(&mut self, lasts: Duration) -> Result<Option<&'static str>> {
+        let Some(host) = live(&self.cluster.hosts, &mut self.rng).cloned() else { return Ok(None) };
+        Ok(match self.rng.u32(..4) {
+            0 => {
+                self.run.note(format!("pause {} for {lasts:?}", host.name()));
+                host.pause().await?;
+                sleep(lasts).await;
+                host.resume().await?;
+                Some("pauses of hosts")
             }
-            "kills of backends"
-        }
-        5 => {
-            cluster.server.stop_immediately().await?;
-            sleep(short).await;
-            cluster.server.start().await?;
-            "immediate stops of Postgres"
-        }
-        6 => {
-            cluster.server.terminate_listeners().await?;
-            "listeners terminated"
-        }
-        7 => {
-            proxy.cut_now().await;
-            "connections cut"
-        }
-        8 => {
-            proxy.cut_commits(rng.u32(1..10), 0.5);
-            return Ok(None);
-        }
-        9 => {
-            during(proxy, Mode::Latency(Duration::from_millis(rng.u64(1..100))), lasts).await;
-            "times of latency"
-        }
-        10 => {
-            during(proxy, Mode::ResetAfter(rng.u64(1..50_000)), short).await;
-            "times of resets after some bytes"
-        }
-        11 => {
-            during(way, if rng.bool() { Mode::Cut } else { Mode::Hole { up: true, down: true } }, lasts)
-                .await;
-            "times without a bucket"
-        }
-        _ => {
-            let (up, down) = match rng.u32(..3) {
-                0 => (true, true),
-                1 => (true, false),
-                _ => (false, true),
-            };
-            if rng.u32(..4) == 0 {
+            1 => {
+                self.run.note(format!("stop {}", host.name()));
+                let status = host.stop().await?;
+                ensure!(status.success(), "{} was asked to stop and ended with {status}", host.name());
+                sleep(lasts / 4).await;
+                host.start().await?;
+                Some("hosts stopped in order")
+            }
+            _ => {
+                let restart = self.cluster.kill_and_restart(&mut self.rng, lasts / 4);
+                let killed = restart.is_some();
+                restart.iter().for_each(|restart| self.run.note(format!("kill {}", restart.name)));
+                self.restarts.extend(restart);
+                killed.then_some("kills of hosts")
+            }
+        })
+    }
+
+    async fn hurt_postgres(&mut self, lasts: Duration) -> Result<Option<&'static str>> {
+        let server = &self.cluster.server;
+        let kind = self.rng.u32(..3);
+        self.run.note(["kill a backend", "stop Postgres at once", "terminate listeners"][kind as usize]);
+        Ok(match kind {
+            0 => server.kill_backend(&mut self.rng).await?.then_some("kills of backends"),
+            1 => {
+                server.stop_immediately().await?;
+                sleep(lasts / 4).await;
+                server.start().await?;
+                Some("immediate stops of Postgres")
+            }
+            _ => {
+                server.terminate_listeners().await?;
+                Some("times that listeners were terminated")
+            }
+        })
+    }
+
+    async fn hurt_the_network(&mut self, lasts: Duration) -> Option<&'static str> {
+        let rng = &mut self.rng;
+        let number = rng.usize(..self.cluster.proxies.len());
+        let proxy = &self.cluster.proxies[number];
+        let kind = rng.u32(..6);
+        let names = ["cut all", "cut commits", "latency", "reset after some bytes", "lose", "black hole"];
+        self.run.note(format!(
+            "network of host-{}: {} for up to {lasts:?}",
+            number + 1,
+            names[kind as usize]
+        ));
+        match kind {
+            0 => {
+                proxy.cut_now().await;
+                Some("times that connections were cut")
+            }
+            1 => {
+                proxy.cut_commits(rng.u32(1..10), 0.5);
+                None
+            }
+            2 => {
+                during(proxy, Mode::Latency(Duration::from_millis(rng.u64(1..100))), lasts).await;
+                Some("times of latency")
+            }
+            3 => {
+                during(proxy, Mode::ResetAfter(rng.u64(1..50_000)), lasts / 4).await;
+                Some("times of resets after some bytes")
+            }
+            4 => {
                 proxy.lose().await;
+                proxy.set(Mode::Pass);
+                Some("times that connections were lost")
             }
-            during(proxy, Mode::Hole { up, down }, lasts).await;
-            "black holes"
+            _ => {
+                let (up, down) = rng.choice([(true, true), (true, false), (false, true)]).unwrap_or_default();
+                during(proxy, Mode::Hole { up, down }, lasts).await;
+                Some("black holes")
+            }
         }
-    };
-    Ok(Some(what))
+    }
+
+    async fn hurt_the_bucket(&mut self, lasts: Duration) -> Option<&'static str> {
+        let hole = Mode::Hole { up: true, down: true };
+        self.run.note(format!("no bucket for {lasts:?}"));
+        during(self.way, if self.rng.bool() { Mode::Cut } else { hole }, lasts).await;
+        Some("times without a bucket")
+    }
 }
 
 async fn during(proxy: &Proxy, mode: Mode, lasts: Duration) {

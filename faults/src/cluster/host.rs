@@ -48,6 +48,11 @@ pub fn live<'a>(hosts: &'a [Arc<Host>], rng: &mut Rng) -> Option<&'a Arc<Host>> 
     rng.choice(live)
 }
 
+/// In Postgres, where each host has its own.
+pub fn role(number: usize) -> String {
+    format!("host_{}", number + 1)
+}
+
 /// A host, running or not.
 pub struct Host {
     options: HostOptions,
@@ -78,6 +83,11 @@ impl Host {
     /// From 1 on, as in the names of its files.
     pub fn name(&self) -> String {
         format!("host-{}", self.options.number + 1)
+    }
+
+    /// Its own role in Postgres, where the layout gives it one.
+    pub fn role(&self) -> String {
+        role(self.options.number)
     }
 
     /// Where it serves; None while it is down. A paused host still has its address.

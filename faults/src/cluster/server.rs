@@ -28,7 +28,7 @@ use super::reaper;
 const READY: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 /// The role and the database.
-const NAME: &str = "tidemill";
+pub const NAME: &str = "tidemill";
 /// Shown in `pg_stat_activity`, so that no case kills its own session.
 const OURS: &str = "tidemill-faults";
 
@@ -229,7 +229,20 @@ impl Server {
 
     /// For hosts on this machine.
     pub fn url(&self) -> String {
-        format!("postgres://{NAME}@localhost/{NAME}?host={}", self.sockets().display())
+        self.url_as(NAME)
+    }
+
+    fn url_as(&self, role: &str) -> String {
+        format!("postgres://{role}@localhost/{NAME}?host={}", self.sockets().display())
+    }
+
+    /// Makes a role that may do everything, and gives its URL.
+    pub async fn add_role(&self, role: &str) -> Result<String> {
+        let mut connection = self.connect().await?;
+        sqlx::query(AssertSqlSafe(format!("CREATE ROLE {role} LOGIN SUPERUSER")))
+            .execute(&mut connection)
+            .await?;
+        Ok(self.url_as(role))
     }
 
     /// The file that a proxy connects to.

@@ -138,17 +138,29 @@ pub async fn page(
     rows.iter().map(|row| stored_batch(row, partition)).collect()
 }
 
-/// Notes that an object is about to be put. False: the sweep is deleting one of that name, so try again later.
-pub async fn intend(pool: &Pool, path: &str) -> Result<bool, sqlx::Error> {
-    let noted = sqlx::query(
-        "INSERT INTO tidemill.loose_objects AS l (path, reason) VALUES ($1, 'put') \
-         ON CONFLICT ON CONSTRAINT loose_objects_pk DO UPDATE SET reason = 'put', since = clock_timestamp() \
-         WHERE l.doomed_at IS NULL",
+/// Notes that an object is about to be put, for as long as the claim holds. A host that lost it must not: another may have
+/// put the same object and catalogued it, and who is noted is swept.
+pub async fn intend(pool: &Pool, claim: &Claim, path: &str) -> Result<(), CommitError> {
+    // The lock makes this come before the commit of whoever claims next, which then removes the note, or find that claim.
+    let (held, noted): (bool, bool) = sqlx::query_as(
+        "WITH held AS ( \
+           SELECT 1 FROM tidemill.segments WHERE segment_id = $2 AND archive_epoch = $3 AND state = 'sealed' FOR SHARE \
+         ), noted AS ( \
+           INSERT INTO tidemill.loose_objects AS l (path, reason) SELECT $1, 'put' FROM held \
+           ON CONFLICT ON CONSTRAINT loose_objects_pk DO UPDATE SET reason = 'put', since = clock_timestamp() \
+           WHERE l.doomed_at IS NULL RETURNING 1 \
+         ) SELECT EXISTS (SELECT FROM held), EXISTS (SELECT FROM noted)",
     )
     .bind(path)
-    .execute(pool)
+    .bind(claim.segment)
+    .bind(claim.epoch.0)
+    .fetch_one(pool)
     .await?;
-    Ok(noted.rows_affected() == 1)
+    match (held, noted) {
+        (false, _) => Err(CommitError::Fenced),
+        (true, false) => Err(CommitError::Swept),
+        (true, true) => Ok(()),
+    }
 }
 
 /// Writes the objects of a segment into the catalog and makes it `archived`, in one transaction.

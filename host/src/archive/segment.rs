@@ -76,9 +76,7 @@ async fn one_object(
     crash::point("archive.write");
     let offsets = encoded.footer.first_offset..encoded.footer.next_offset;
     let path = object_key(&claim.name, claim.lower, partition, &offsets, &sha256);
-    if !catalog::intend(&archiver.pool, &path).await? {
-        return Err(catalog::CommitError::Swept.into());
-    }
+    catalog::intend(&archiver.pool, claim, &path).await?;
     crash::point("archive.intend");
     if archiver.bucket.put_new(&path, content).await? == Put::Found {
         tracing::debug!(path, "the object is there already, from an attempt before");

@@ -3,7 +3,7 @@
 //!
 //! Only what is noted in `loose_objects` is deleted, so another's object in the same bucket is safe. A path is first
 //! doomed, then deleted, then forgotten: while it is doomed nobody puts or catalogues it, so a delete never meets an
-//! object that counts.
+//! object that counts. What is in the catalog is never doomed, whoever noted it.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,9 @@ const TIME: Duration = Duration::from_secs(300);
 pub(super) async fn sweep(archiver: &Archiver) -> Result<u64, ArchiveError> {
     let doomed: Vec<String> = sqlx::query_scalar(
         "UPDATE tidemill.loose_objects SET doomed_at = clock_timestamp() WHERE path IN ( \
-           SELECT path FROM tidemill.loose_objects \
-            WHERE CASE WHEN doomed_at IS NOT NULL THEN doomed_at < clock_timestamp() - make_interval(secs => $3) \
+           SELECT path FROM tidemill.loose_objects l \
+            WHERE NOT EXISTS (SELECT FROM tidemill.objects o WHERE o.path = l.path) \
+              AND CASE WHEN doomed_at IS NOT NULL THEN doomed_at < clock_timestamp() - make_interval(secs => $3) \
                        WHEN reason = 'put' THEN since < clock_timestamp() - make_interval(secs => $1) \
                        ELSE since < clock_timestamp() - make_interval(secs => $2) END \
             ORDER BY since LIMIT $4 FOR UPDATE SKIP LOCKED) \
@@ -39,7 +40,8 @@ pub(super) async fn sweep(archiver: &Archiver) -> Result<u64, ArchiveError> {
 /// Deletes one object that was put and is not what it should be, unless it is in the catalog or being swept already.
 pub(super) async fn discard(archiver: &Archiver, path: &str) -> Result<(), ArchiveError> {
     let doomed = sqlx::query(
-        "UPDATE tidemill.loose_objects SET doomed_at = clock_timestamp() WHERE path = $1 AND doomed_at IS NULL",
+        "UPDATE tidemill.loose_objects l SET doomed_at = clock_timestamp() WHERE path = $1 AND doomed_at IS NULL \
+         AND NOT EXISTS (SELECT FROM tidemill.objects o WHERE o.path = l.path)",
     )
     .bind(path)
     .execute(&archiver.pool)

@@ -165,6 +165,15 @@ async fn count(pool: &Pool, sql: &'static str) -> i64 {
 }
 
 /// The catalogued objects of a partition, each checked against its row, decoded.
+/// As an attempt does before it puts an object.
+async fn note(pool: &Pool, path: &str) {
+    sqlx::query("INSERT INTO tidemill.loose_objects (path, reason) VALUES ($1, 'put')")
+        .bind(path)
+        .execute(pool)
+        .await
+        .unwrap();
+}
+
 async fn cold(pool: &Pool, bucket: &Bucket, folder: &std::path::Path, partition: u32) -> Vec<Record> {
     let objects: Vec<(String, i64, i64, i64, String)> = sqlx::query_as(
         "SELECT path, first_offset, next_offset, bytes, sha256 FROM tidemill.objects WHERE partition = $1 ORDER BY 2",
@@ -262,6 +271,26 @@ async fn a_host_that_was_replaced_writes_nothing_into_the_catalog() {
     assert!(matches!(error, catalog::CommitError::Fenced), "{error}");
     assert!(!catalog::renew(&pool, &stale, Duration::from_secs(1)).await.unwrap());
     assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.objects").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_was_replaced_has_nothing_swept_that_is_in_the_catalog() {
+    let mut rig = Rig::new(archived(1)).await;
+    rig.segment(0, 50).await;
+    let pool = rig.database.pool.clone();
+    let stale = catalog::claim(&pool, &host("h-1"), Duration::ZERO).await.unwrap().unwrap();
+    let mut other = rig.another("h-2");
+    other.options = ArchiverOptions { orphan_after: Duration::ZERO, ..quick() };
+    other.tick().await.unwrap();
+    let [path] = rig.paths().await.try_into().unwrap();
+    // It comes to the same object, which the other has put and catalogued.
+    let error = catalog::intend(&pool, &stale, &path).await.unwrap_err();
+    assert!(matches!(error, catalog::CommitError::Fenced), "{error}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM tidemill.loose_objects").await, 0);
+    // Nor is it swept should it be noted all the same.
+    note(&pool, &path).await;
+    assert_eq!(other.tick().await.unwrap().swept, 0);
+    assert_eq!(rig.cold(0).await, rig.hot(0).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

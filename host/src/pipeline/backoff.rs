@@ -21,10 +21,26 @@ impl Backoff {
 
     /// The wait before the next try.
     pub fn pause(&mut self) -> Duration {
-        let full = FIRST.saturating_mul(1 << self.failures.min(10)).min(LONGEST);
+        let wait = after(self.failures);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(0.5 + fastrand::f64() / 2.0)
+        wait
     }
+
+    /// The wait that a plugin asked for, or the next one. What many ask for at once comes spread over a tenth more.
+    pub fn pause_for(&mut self, asked: Option<Duration>) -> Duration {
+        asked.map_or_else(|| self.pause(), spread)
+    }
+}
+
+/// The wait after so many failures.
+pub fn after(failures: u32) -> Duration {
+    let full = FIRST.saturating_mul(1 << failures.min(10)).min(LONGEST);
+    full.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// No sooner than asked for, and up to a tenth later.
+pub fn spread(asked: Duration) -> Duration {
+    asked.mul_f64(1.0 + fastrand::f64() / 10.0)
 }
 
 #[cfg(test)]
@@ -40,5 +56,15 @@ mod tests {
         assert!(waits[19] >= LONGEST / 2);
         backoff.reset();
         assert!(backoff.pause() <= FIRST);
+    }
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_kept_and_spread() {
+        let mut backoff = Backoff::default();
+        let second = Duration::from_secs(1);
+        let waits: Vec<Duration> = (0..100).map(|_| backoff.pause_for(Some(second))).collect();
+        assert!(waits.iter().all(|wait| *wait >= second && *wait <= second.mul_f64(1.1)));
+        assert!(waits.iter().max() > waits.iter().min());
+        assert!(backoff.pause_for(None) <= FIRST, "it was no failure of ours");
     }
 }

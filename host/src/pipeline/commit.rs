@@ -113,11 +113,11 @@ pub async fn commit(
                     return Ok(Committed::Stored);
                 }
                 Ok(Standing::Fenced) => return Err(fenced(stage, step)),
+                Ok(Standing::Moot) => return Ok(Committed::Moot),
                 // Refused, and by nobody's lease: the log is not the one that the batch was read from.
                 Ok(Standing::NotDone) if matches!(error, WriteError::Commit(CommitError::Fenced)) => {
                     return Err(fenced(stage, step));
                 }
-                Ok(Standing::Moot) => return Ok(Committed::Moot),
                 Ok(Standing::NotDone) => break,
                 Err(error) => tracing::debug!(stage = stage.label(), %error, "Postgres does not answer"),
             }

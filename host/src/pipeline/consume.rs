@@ -448,7 +448,7 @@ impl<'a> Task<'a> {
             return self.give_up_first(batch, DeadKind::Retries, reason, token).await;
         }
         self.size = 1;
-        let wait = after.unwrap_or_else(|| self.backoff.pause());
+        let wait = self.backoff.pause_for(after);
         self.set(State::Backoff, Some(format!("offset {} is to come again", batch[0].offset)));
         self.pause(token, wait).await;
         Ok(())
@@ -498,7 +498,7 @@ impl<'a> Task<'a> {
                 return Err(StageError::Fatal(words));
             }
             CallError::Retry { after, .. } => {
-                let wait = after.unwrap_or_else(|| self.backoff.pause());
+                let wait = self.backoff.pause_for(*after);
                 self.attempts += 1;
                 self.set(State::Backoff, Some(words));
                 self.pause(token, wait).await;

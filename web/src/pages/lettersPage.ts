@@ -16,7 +16,7 @@ const WORDS: ReadonlySet<string> = new Set(["State", "Group", "Message", "Kind",
 const COUNTED = 100_000;
 
 export class LettersPage implements Page {
-  readonly title = "Dead letters";
+  readonly title = "Letters";
   readonly element: HTMLElement;
   private readonly empty = h("p", { class: "hint" }, "Waiting for the host.");
   private readonly groups = h("tbody");

@@ -15,6 +15,7 @@ use super::call::{Answer, ask, messages};
 use crate::letters::redrive::Failure;
 use crate::letters::{Letter, LetterError};
 use crate::log::offsets::CommitError;
+use crate::pipeline::backoff::{self, spread};
 use crate::pipeline::commit::{Committed, Step, commit};
 use crate::pipeline::current::is_of_the_host;
 use crate::pipeline::effects::{DeadKind, Effects};
@@ -24,8 +25,6 @@ use crate::plugin::{CallError, Context, Seed};
 /// Letters of one turn.
 const TURN: usize = 64;
 const TURN_TIME: Duration = Duration::from_millis(250);
-/// How long a letter waits that asks to come again without saying when: this, doubled with each time up to the second.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 /// The longest that a letter may ask for.
 const AGAIN_MAX: Duration = Duration::from_secs(3_600);
 
@@ -73,7 +72,7 @@ impl Task<'_> {
         let (outcome, went_well) = match ended {
             End::Stored(effects) => return self.settle(letter, *effects, token).await,
             End::Again(after) if letter.tries + 1 < stage.plan.max_attempts => {
-                let wait = after.unwrap_or_else(|| pause(letter.tries)).min(AGAIN_MAX);
+                let wait = after.map_or_else(|| backoff::after(letter.tries), spread).min(AGAIN_MAX);
                 let postponed = stage.services.letters.postpone(self.lease, letter, wait).await;
                 postponed.map_err(|error| self.lost(error))?;
                 ("again", true)
@@ -197,10 +196,4 @@ impl Task<'_> {
 
 fn again(error: LetterError) -> StageError {
     StageError::Again(error.to_string())
-}
-
-/// The wait before a letter comes again, with jitter.
-fn pause(tries: u32) -> Duration {
-    let full = AGAIN.0.saturating_mul(1 << tries.min(10)).min(AGAIN.1);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
