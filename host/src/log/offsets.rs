@@ -430,12 +430,14 @@ pub async fn advance_in(
 pub async fn hold_in(connection: &mut Session, lease: &Lease) -> Result<Offset, CommitError> {
     let offset: Option<i64> = sqlx::query_scalar(
         "SELECT next_offset FROM tidemill.consumer_offsets
-          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 FOR NO KEY UPDATE",
+          WHERE group_name = $1 AND topic_id = $2 AND partition = $3 AND epoch = $4 AND owner = $5
+            FOR NO KEY UPDATE",
     )
     .bind(lease.group.as_str())
     .bind(lease.topic.0)
     .bind(lease.partition as i32)
     .bind(lease.epoch.0)
+    .bind(&*lease.owner.0)
     .fetch_optional(connection)
     .await?;
     offset.map(|offset| offset as Offset).ok_or(CommitError::Fenced)
