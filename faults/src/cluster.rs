@@ -93,7 +93,7 @@ impl Cluster {
         let server = Arc::new(server);
         let mut cluster = Self {
             folder: run.folder.clone(),
-            server: server.clone(),
+            server,
             hosts: Vec::new(),
             proxies: Vec::new(),
             _reaper: reaper,
@@ -101,23 +101,13 @@ impl Cluster {
         let pipelines = pipeline_files(&run.folder, &layout)?;
         let folder_bucket = run.folder.join("bucket").display().to_string();
         let pooler = match layout.pooled {
-            true => pooler::start(&run.folder, &server)?,
+            true => pooler::start(&run.folder, &cluster.server)?,
             false => None,
         };
-        for (number, files) in pipelines.iter().enumerate() {
-            let database_url = if let Some(pooler) = &pooler {
-                pooler.clone()
-            } else if layout.proxied {
-                let proxy =
-                    Proxy::start(Upstream::Socket(server.socket()), run.rng(&format!("proxy {number}")))
-                        .await?;
-                let url = format!("postgres://tidemill@{}/tidemill?sslmode=disable", proxy.address());
-                cluster.proxies.push(proxy);
-                url
-            } else if layout.roles {
-                server.add_role(&host::role(number)).await?
-            } else {
-                server.url()
+        for (number, pipelines) in pipelines.into_iter().enumerate() {
+            let database_url = match &pooler {
+                Some(pooler) => pooler.clone(),
+                None => cluster.way_to_postgres(run, &layout, number).await?,
             };
             let options = HostOptions {
                 tidemill: run.tidemill.clone(),
@@ -126,7 +116,7 @@ impl Cluster {
                 number,
                 database_url,
                 bucket: layout.bucket.clone().unwrap_or_else(|| folder_bucket.clone()),
-                pipelines: files.clone(),
+                pipelines,
                 arguments: layout.arguments.clone(),
                 environment: layout.environment.clone(),
             };
@@ -137,6 +127,18 @@ impl Cluster {
             try_join_all(others.iter().map(|host| host.start())).await?;
         }
         Ok(cluster)
+    }
+
+    /// The URL that a host of this number gets.
+    async fn way_to_postgres(&mut self, run: &Run, layout: &Layout, number: usize) -> Result<String> {
+        if layout.proxied {
+            let upstream = Upstream::Socket(self.server.socket());
+            let proxy = Proxy::start(upstream, run.rng(&format!("proxy {number}"))).await?;
+            let url = format!("postgres://tidemill@{}/tidemill?sslmode=disable", proxy.address());
+            self.proxies.push(proxy);
+            return Ok(url);
+        }
+        if layout.roles { self.server.add_role(&host::role(number)).await } else { Ok(self.server.url()) }
     }
 
     /// Kills a host that serves and starts it again after a while, in a task of its own. Says which.

@@ -35,7 +35,7 @@ const DRAINED: f64 = 5.0;
 const TAKEOVER: f64 = 10.0;
 
 async fn leave(run: Run) -> Result<Verdict> {
-    let rounds = run.rounds(20, 2);
+    let rounds = run.rounds(20, 1);
     let cluster = Cluster::start(&run, Layout::new(HOSTS, pipeline::text(4))).await?;
     let witness = Witness::of_pipeline(&run, &cluster);
     let load = Load { rate: Some(RATE), batch: 1..=10, ..Load::endless(INBOUND, PRODUCERS) };

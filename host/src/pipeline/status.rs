@@ -132,7 +132,8 @@ impl StageCell {
 
     pub fn set(&self, partition: Partition, state: State, reason: Option<String>) {
         let mut tasks = lock(&self.tasks);
-        let digest = tasks.remove(&partition).and_then(|task| task.digest);
+        // What another host runs of this partition is not known here.
+        let digest = tasks.remove(&partition).and_then(|task| task.digest).filter(|_| state != State::Idle);
         tasks.insert(partition, Task { state, reason, digest });
     }
 
