@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer cargo-deny. Without a step: all
-# but the last four, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever writes
-# plugins in other languages than Rust. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer faketime cargo-deny. Without a
+# step: all but the last five, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever
+# writes plugins in other languages than Rust. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -214,6 +214,27 @@ step_pgbouncer() {
     fi
     find_pgbouncer >/dev/null ||
         say "no pgbouncer to be had, so tests through a pooler will be skipped; to run them install it with your system's packages"
+}
+
+# For the case of faults that sets hosts' clocks: the library of Debian's package, unpacked and not installed. The case says
+# that it is skipped without it, so this step never fails.
+step_faketime() {
+    local dir found
+    if [ -f "$setup/faketime/libfaketimeMT.so.1" ] || [ -n "$(find /usr/lib -path '*/faketime/libfaketimeMT.so.1' 2>/dev/null)" ]; then
+        return
+    fi
+    if have apt-get && have dpkg; then
+        say "fetching libfaketime, which a test sets clocks with (with apt-get download)"
+        dir=$(mktemp -d)
+        if (cd "$dir" && quietly apt-get download libfaketime && dpkg -x libfaketime_*.deb root); then
+            found=$(find "$dir/root" -name libfaketimeMT.so.1)
+            mkdir -p "$setup/faketime"
+            cp "$found" "$setup/faketime/"
+        fi
+        rm -rf "$dir"
+    fi
+    [ -f "$setup/faketime/libfaketimeMT.so.1" ] ||
+        say "no libfaketime to be had, so the case of wrong clocks will be skipped; to run it install it with your system's packages"
 }
 
 # For the tests and benchmarks that ask DuckDB itself. They are skipped without it, so this step never fails.

@@ -4,7 +4,7 @@
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-scripts/setup.sh toolchain postgres duckdb plugins web
+scripts/setup.sh toolchain postgres duckdb plugins web faketime
 if ! [ -x "$(target_dir)/release/tidemill-faults" ]; then
     say "building the faults and the host (the first time takes some minutes)"
 fi

@@ -16,6 +16,7 @@ mod r13;
 mod r14;
 mod r15;
 mod r18;
+mod r19;
 mod r2;
 mod r21;
 mod r3;
@@ -24,6 +25,7 @@ mod r5;
 mod r6;
 mod r7;
 mod r8;
+mod r9;
 mod storm;
 
 /// One row of the table.
@@ -46,12 +48,14 @@ pub const ALL: &[Case] = &[
     r6::CASE,
     r7::CASE,
     r8::CASE,
+    r9::CASE,
     r11::CASE,
     r12::CASE,
     r13::CASE,
     r14::CASE,
     r15::CASE,
     r18::CASE,
+    r19::CASE,
     r21::CASE,
     fleet::CASE,
     storm::CASE,

@@ -4,6 +4,7 @@
 
 pub mod host;
 pub mod pipeline;
+pub mod pooler;
 pub mod reaper;
 pub mod server;
 
@@ -38,6 +39,8 @@ pub struct Layout {
     pub proxied: bool,
     /// Whether each host has a role of its own in Postgres, so that its sessions can be told from others'. Not with a proxy.
     pub roles: bool,
+    /// Whether hosts reach Postgres through pgbouncer, and in no other way.
+    pub pooled: bool,
     /// None: a folder in the run's folder.
     pub bucket: Option<String>,
     pub environment: Vec<(String, String)>,
@@ -55,6 +58,7 @@ impl Layout {
             others: Vec::new(),
             proxied: false,
             roles: false,
+            pooled: false,
             bucket: None,
             environment: Vec::new(),
             arguments: Vec::new(),
@@ -96,8 +100,15 @@ impl Cluster {
         };
         let pipelines = pipeline_files(&run.folder, &layout)?;
         let folder_bucket = run.folder.join("bucket").display().to_string();
+        let pooler = match layout.pooled {
+            true => pooler::start(&run.folder, &cluster.server)?,
+            false => None,
+        };
         for (number, pipelines) in pipelines.into_iter().enumerate() {
-            let database_url = cluster.way_to_postgres(run, &layout, number).await?;
+            let database_url = match &pooler {
+                Some(pooler) => pooler.clone(),
+                None => cluster.way_to_postgres(run, &layout, number).await?,
+            };
             let options = HostOptions {
                 tidemill: run.tidemill.clone(),
                 run: run.folder.clone(),

@@ -280,7 +280,10 @@ impl App {
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut");
         }
-        self.log.pool().close().await;
+        // A session whose server is gone without a word is not worth waiting for.
+        if tokio::time::timeout(DRAIN, self.log.pool().close()).await.is_err() {
+            tracing::warn!("some connections to Postgres did not close in time and are cut");
+        }
     }
 
     /// Ends stages after the commit they are in, then requests, then the embedded server.

@@ -25,7 +25,7 @@ pub const CASE: Case = Case {
     run: |run| storm(run).boxed(),
 };
 
-const HOSTS: usize = 3;
+pub const HOSTS: usize = 3;
 const PRODUCERS: u32 = 4;
 /// A killed host is started again after up to this.
 const DOWN: Duration = Duration::from_secs(2);
@@ -35,12 +35,17 @@ const STALLED: Duration = Duration::from_secs(120);
 async fn storm(run: Run) -> Result<Verdict> {
     let records = u64::from(run.size(100_000, 3_000));
     let kills = run.rounds(60, 6);
-    let cluster = Cluster::start(&run, Layout::new(HOSTS, pipeline::text(4))).await?;
-    let witness = Witness::of_pipeline(&run, &cluster);
+    storm_on(&run, Layout::new(HOSTS, pipeline::text(4)), records, kills).await
+}
+
+/// The same on hosts that reach Postgres in another way.
+pub async fn storm_on(run: &Run, layout: Layout, records: u64, kills: u32) -> Result<Verdict> {
+    let cluster = Cluster::start(run, layout).await?;
+    let witness = Witness::of_pipeline(run, &cluster);
     let load = Load::new(INBOUND, PRODUCERS, records);
 
-    let producing = produce(&run, &cluster.hosts, &load, &witness.history, &witness.progress);
-    let killing = kill(&run, &cluster, &witness, records, kills);
+    let producing = produce(run, &cluster.hosts, &load, &witness.history, &witness.progress);
+    let killing = kill(run, &cluster, &witness, records, kills);
     let ((), killed) = tokio::try_join!(producing, killing)?;
 
     let mut verdict = Verdict::default();

@@ -163,8 +163,9 @@ async fn pause_all(run: &Run, cluster: &Cluster, rounds: u32) -> Result<Paused> 
     let mut rng = run.rng("pauses");
     let mut paused = Paused::default();
     while paused.rounds < rounds {
+        let before = paused.rounds;
         pause(cluster, &mut rng, &mut paused).await?;
-        if paused.rounds % 10 == 9 {
+        if paused.rounds / 10 != before / 10 {
             run.say(format!("{} of {rounds} pauses", paused.rounds));
         }
     }

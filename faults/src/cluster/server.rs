@@ -28,7 +28,7 @@ use super::reaper;
 const READY: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 /// The role and the database.
-const NAME: &str = "tidemill";
+pub const NAME: &str = "tidemill";
 /// Shown in `pg_stat_activity`, so that no case kills its own session.
 const OURS: &str = "tidemill-faults";
 

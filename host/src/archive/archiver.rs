@@ -10,7 +10,7 @@ use tokio::task::JoinError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{self, Claim, CommitError};
+use super::catalog::{self, CommitError};
 use super::parquet::ParquetError;
 use super::store::{Bucket, BucketError};
 use super::{segment, sweep};
@@ -170,9 +170,17 @@ impl Archiver {
             };
             match archived {
                 Ok(done) => report.add(done),
+                // The other is at it, and nothing ails the bucket: on to the next one.
+                Err(ArchiveError::Commit(CommitError::Fenced)) => {
+                    tracing::warn!(
+                        table = claim.table,
+                        "another host has taken the segment over; nothing was written"
+                    );
+                }
                 Err(error) => {
                     report.failures.push(format!("segment {}: {error}", claim.table));
-                    self.give_back(&claim, &error).await?;
+                    let retry = self.options.retry;
+                    catalog::failed(&self.pool, &claim, &error.to_string(), retry).await?;
                     // What ails one may ail all; the next look takes another.
                     break;
                 }
@@ -186,13 +194,6 @@ impl Archiver {
             self.swept = Some(Instant::now());
         }
         Ok(report)
-    }
-
-    async fn give_back(&self, claim: &Claim, error: &ArchiveError) -> Result<(), ArchiveError> {
-        if !matches!(error, ArchiveError::Commit(CommitError::Fenced)) {
-            catalog::failed(&self.pool, claim, &error.to_string(), self.options.retry).await?;
-        }
-        Ok(())
     }
 
     /// Writes into the bucket whose it is, or finds that it is not ours: offsets of two databases must not mix.
