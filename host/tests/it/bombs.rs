@@ -178,12 +178,13 @@ async fn bombs_cost_the_host_their_limit_and_no_more() {
     assert!(written > 10 << 20 && written <= 64 << 20, "{written} bytes of state");
 }
 
+/// With the breaker off, which else would end the storm: `letters` tests that.
 #[tokio::test]
 async fn a_storm_of_traps_stays_in_its_stage_and_is_counted() {
     let folder = scratch();
     let text = "[pipeline]\nname = \"storm\"\n[topics.a]\npartitions = 1\n[topics.b]\n[topics.c]\n\
                 [transforms.storm]\nplugin = \"test-misbehave\"\nfrom = \"a\"\nto = \"b\"\nmax_attempts = 1\n\
-                config = { fault = \"trap\" }\n\
+                config = { fault = \"trap\" }\nbreaker = { failures = 0 }\n\
                 [transforms.calm]\nplugin = \"test-identity\"\nfrom = \"a\"\nto = \"c\"\n";
     let file = folder.path().join("storm.toml");
     std::fs::write(&file, text).expect("written");
