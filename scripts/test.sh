@@ -56,7 +56,9 @@ suite() {
 in_plugins() { (cd plugins && "$@"); }
 in_web() { (cd web && "$@"); }
 
-suite host cargo cargo test --locked --workspace --no-fail-fast
+# Most tests of whole hosts wait, for a lease to run out or a segment's time to be over, so more of them run than there are cores.
+cores=$(nproc)
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores < 4 ? 4 : cores))} suite host cargo cargo test --locked --workspace --no-fail-fast
 suite plugins cargo in_plugins cargo test --locked --workspace --no-fail-fast
 suite web vitest in_web npm run --silent test
 suite browser node scripts/browser-tests.sh

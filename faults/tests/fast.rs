@@ -1,4 +1,4 @@
-//! Cases in their smallest size, two at a time: each still injects what it says, and finds nothing wrong.
+//! Cases in their smallest size, three at a time: each still injects what it says, and finds nothing wrong.
 //!
 //! The sizes that count are those of `make soak`; this holds the cases together between its runs. Those that wait for a minute
 //! whatever their size, or that the host's own tests do too, are left to it: `cargo test --test fast -- --ignored`.
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// They wait more than they work, but share two processors, and some of them look at how long something takes.
-const AT_A_TIME: u32 = 2;
+const AT_A_TIME: u32 = 3;
 static RUNNING: Mutex<u32> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
