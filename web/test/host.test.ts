@@ -33,7 +33,7 @@ describe("the status", () => {
     const [pipeline] = parseStatus({
       pipelines: [{ stages: [
         { reason: "own", tasks: [{ partition: 0, reason: "task" }] },
-        { tasks: [{ partition: 0, reason: null }, { partition: 3, reason: "fenced" }] },
+        { tasks: [{ partition: 0, reason: null }, { partition: 2, state: "idle", reason: "another host runs it" }, { partition: 3, reason: "fenced" }] },
       ] }],
     }).pipelines;
     expect(pipeline?.stages.map(reasonOf)).toEqual(["own", "partition 3: fenced"]);

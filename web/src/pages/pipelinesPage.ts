@@ -173,7 +173,8 @@ function updateStage(row: HTMLElement, stage: Stage): void {
 export function reasonOf(stage: Stage): string {
   if (stage.reason !== null) return stage.reason;
   return stage.tasks
-    .filter((task) => task.reason !== null)
+    // What other hosts run is in the table of hosts, and nothing is wrong with it.
+    .filter((task) => task.reason !== null && task.state !== "idle")
     .map((task) => `partition ${task.partition}: ${task.reason ?? ""}`)
     .join("; ");
 }
