@@ -31,7 +31,7 @@ const RATE: f64 = 100.0;
 /// From SIGTERM until others hold everything, and until the process has ended.
 const HANDOVER: f64 = 2.0;
 const DRAINED: f64 = 5.0;
-/// From kill -9 until others hold everything; leases last 8 s.
+/// From kill -9 until others hold everything; leases last 7 s.
 const TAKEOVER: f64 = 10.0;
 
 async fn leave(run: Run) -> Result<Verdict> {

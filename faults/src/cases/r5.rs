@@ -31,7 +31,7 @@ const HOSTS: usize = 2;
 const PRODUCERS: u32 = 4;
 /// Records a second of each producer: enough that there is always a batch in flight.
 const RATE: f64 = 150.0;
-/// Another host must have taken over by then; leases last 8 s.
+/// Another host must have taken over by then; leases last 7 s.
 const TAKEOVER: f64 = 10.0;
 /// A woken host finds out by then.
 const LET_GO: Duration = Duration::from_secs(20);
