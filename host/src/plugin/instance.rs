@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 
 use super::bindings::shared::tidemill::plugin::types::Failure;
-use super::bindings::{materializer, producer, sink, transform};
+use super::bindings::{materializer, producer, sink, transform, worker};
 use super::context::Context;
 use super::descriptor::check_descriptor;
 use super::engine::PluginEngine;
@@ -25,8 +25,8 @@ use super::load::{Plugin, WorldPre};
 use super::log::printable;
 use super::output::Contract;
 use super::{
-    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome, Token,
-    check_config,
+    Descriptor, Job, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome,
+    Token, WorkOutcome, check_config,
 };
 
 /// Reasons given by a plugin are cut past this many characters.
@@ -58,6 +58,7 @@ enum World {
     Transform(transform::Transform),
     Materializer(materializer::Materializer),
     Sink(sink::Sink),
+    Worker(worker::Worker),
 }
 
 impl Plugin {
@@ -136,7 +137,7 @@ impl Instance {
     /// The plugin's own failure, a limit, or an answer outside its descriptor; see [`CallError`].
     pub async fn produce(&mut self, poll: Poll) -> Result<Production, CallError> {
         let max_records = poll.max_records;
-        self.work(
+        self.ask(
             "produce",
             move |live| {
                 Box::pin(async move {
@@ -160,7 +161,7 @@ impl Instance {
     pub async fn process(&mut self, batch: impl Into<Arc<Vec<Message>>>) -> Result<Outcome, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "process",
             move |live| {
                 Box::pin(async move {
@@ -187,7 +188,7 @@ impl Instance {
     ) -> Result<RowOutcome, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "materialize",
             move |live| {
                 Box::pin(async move {
@@ -216,7 +217,7 @@ impl Instance {
     ) -> Result<Vec<Refused>, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "deliver",
             move |live| {
                 Box::pin(async move {
@@ -229,6 +230,30 @@ impl Instance {
                 })
             },
             move |contract, refusals| contract.check_refusals(refusals, inputs),
+        )
+        .await
+    }
+
+    /// Gives a worker jobs. The answer has a verdict for each of them, and each of its emissions names its job.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::produce`].
+    pub async fn work(&mut self, batch: impl Into<Arc<Vec<Job>>>) -> Result<WorkOutcome, CallError> {
+        let batch = batch.into();
+        let jobs = batch.len();
+        self.ask(
+            "work",
+            move |live| {
+                Box::pin(async move {
+                    let World::Worker(world) = &live.world else {
+                        return Ok(None);
+                    };
+                    let guest = world.tidemill_plugin_working();
+                    guest.call_work(&mut live.store, &batch).await.map(Some)
+                })
+            },
+            move |contract, outcome| contract.check_work(outcome, jobs),
         )
         .await
     }
@@ -283,7 +308,7 @@ impl Instance {
     }
 
     /// A call to the working function of a kind. The guest's answer is None if the instance is of another kind.
-    async fn work<T, C>(
+    async fn ask<T, C>(
         &mut self,
         function: &'static str,
         call: impl for<'a> FnOnce(&'a mut Live) -> Call<'a, Option<Result<T, Failure>>> + Send + 'static,
@@ -345,6 +370,10 @@ macro_rules! with_lifecycle {
                 let $guest = world.tidemill_plugin_lifecycle();
                 $call
             }
+            World::Worker(world) => {
+                let $guest = world.tidemill_plugin_lifecycle();
+                $call
+            }
         }
     };
 }
@@ -383,6 +412,7 @@ impl WorldPre {
             Self::Transform(pre) => World::Transform(pre.instantiate_async(store).await?),
             Self::Materializer(pre) => World::Materializer(pre.instantiate_async(store).await?),
             Self::Sink(pre) => World::Sink(pre.instantiate_async(store).await?),
+            Self::Worker(pre) => World::Worker(pre.instantiate_async(store).await?),
         })
     }
 }
