@@ -1127,6 +1127,29 @@ BEGIN
     RETURN QUERY SELECT ids[i] FROM unnest(v_taken) i;
 END $$;
 
+-- The same for jobs of several claims, side by side, in one statement.
+CREATE FUNCTION tidemill.finish_claims(
+    claims bigint[], ids bigint[], verdicts text[], results bytea[], errors text[], after interval[]
+) RETURNS TABLE (claim bigint, id bigint)
+LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_claim bigint;
+    v_at    int[];
+BEGIN
+    -- In the order of claims, so that two transactions do not wait for each other.
+    FOR v_claim, v_at IN
+        SELECT c.claim, array_agg(c.i::int ORDER BY c.i) FROM unnest(claims) WITH ORDINALITY c(claim, i) GROUP BY 1 ORDER BY 1
+    LOOP
+        RETURN QUERY
+        SELECT v_claim, f FROM tidemill.finish_jobs(
+            v_claim, ARRAY(SELECT ids[i] FROM unnest(v_at) i), ARRAY(SELECT verdicts[i] FROM unnest(v_at) i),
+            ARRAY(SELECT results[i] FROM unnest(v_at) i), ARRAY(SELECT errors[i] FROM unnest(v_at) i),
+            ARRAY(SELECT after[i] FROM unnest(v_at) i)) f;
+    END LOOP;
+END $$;
+
 -- Takes jobs out of a claim; without any it is gone.
 CREATE FUNCTION tidemill.release_places(p_claim tidemill.claims, p_places bigint[]) RETURNS void
 LANGUAGE plpgsql
