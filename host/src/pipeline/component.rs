@@ -65,6 +65,8 @@ impl From<StageKind> for PluginKind {
             StageKind::Transform => Self::Transform,
             StageKind::Materializer => Self::Materializer,
             StageKind::Sink => Self::Sink,
+            // Until the plugin host has the world.
+            StageKind::Worker => Self::Sink,
         }
     }
 }

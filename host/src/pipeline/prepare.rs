@@ -91,7 +91,8 @@ impl Inner {
         let component = component::check(&self.engine, &bytes, plan).await.map_err(in_component)?;
         let log = &self.services.log;
         let mut outputs = BTreeMap::new();
-        for (port, topic) in &plan.outputs {
+        let topics = plan.outputs.iter().filter_map(|(port, target)| Some((port, target.topic()?)));
+        for (port, topic) in topics {
             outputs.insert(port.clone(), log.topic(topic.as_str()).await.map_err(in_log)?);
         }
         let mut input = None;

@@ -13,7 +13,7 @@ use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
 use super::status::{Candidate, FilesError, PipelineStatus};
 use super::supervisor::Running;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, Target};
 use crate::config::plugins::PluginFolders;
 use crate::config::{Change, Diff, StageKey, diff};
 use crate::ids::{PipelineName, TopicName};
@@ -268,7 +268,8 @@ impl Inner {
 fn touch_users(changes: &mut Diff, plan: &Plan) {
     for pipeline in plan.pipelines.values() {
         for stage in pipeline.stages.values() {
-            let mut topics = stage.outputs.values().chain(stage.input.iter().map(|input| &input.topic));
+            let outputs = stage.outputs.values().filter_map(Target::topic);
+            let mut topics = outputs.chain(stage.input.iter().map(|input| &input.topic));
             if topics.any(|topic| changes.topics.get(topic) == Some(&Change::Changed)) {
                 let key = StageKey { pipeline: pipeline.name.clone(), stage: stage.name.clone() };
                 changes.stages.entry(key).or_insert(Change::Changed);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::version::Version;
 use crate::clock::rfc3339;
-use crate::config::plan::{StageKind, StagePlan};
+use crate::config::plan::{StageKind, StagePlan, Target};
 use crate::ids::{Micros, Partition, PipelineName};
 use crate::plugin::Instance;
 use crate::registry::{Source, Standing};
@@ -318,7 +318,9 @@ impl StageCell {
             candidate: wanted.candidate.clone(),
             group: self.plan.input.as_ref().map(|input| input.group.to_string()),
             from: self.plan.input.as_ref().map(|input| input.topic.to_string()),
-            to: self.plan.outputs.iter().map(|(port, topic)| (port.clone(), topic.to_string())).collect(),
+            queue: self.plan.jobs.as_ref().map(|jobs| jobs.queue.to_string()),
+            to: ports(&self.plan, Target::topic),
+            to_queues: ports(&self.plan, Target::queue),
             tables: self.plan.tables.values().map(ToString::to_string).collect(),
             state: worst.map_or(State::Starting, |task| task.state),
             reason: worst.and_then(|task| task.reason.clone()),
@@ -364,7 +366,12 @@ pub struct StageStatus {
     pub candidate: Option<Candidate>,
     pub group: Option<String>,
     pub from: Option<String>,
+    /// Whose jobs it does.
+    pub queue: Option<String>,
+    /// Port -> topic.
     pub to: BTreeMap<String, String>,
+    /// Port -> queue.
+    pub to_queues: BTreeMap<String, String>,
     pub tables: Vec<String>,
     pub state: State,
     pub reason: Option<String>,
@@ -393,6 +400,15 @@ pub struct TaskStatus {
     pub reason: Option<String>,
     /// The component that it runs.
     pub digest: Option<String>,
+}
+
+/// The ports of one kind, each with what it leads to.
+fn ports<'a, N: ToString + 'a>(
+    plan: &'a StagePlan,
+    kind: fn(&'a Target) -> Option<&'a N>,
+) -> BTreeMap<String, String> {
+    let ports = plan.outputs.iter();
+    ports.filter_map(|(port, target)| Some((port.clone(), kind(target)?.to_string()))).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -104,7 +104,7 @@ impl Run<'_> {
         let batch: Vec<Message> =
             payloads.iter().enumerate().map(|(i, text)| message(first + i, text)).collect();
         match self.stage.kind {
-            StageKind::Producer => {}
+            StageKind::Producer | StageKind::Worker => {}
             StageKind::Transform => {
                 let answer = instance.process(batch).await?;
                 self.emitted(answer.emissions);

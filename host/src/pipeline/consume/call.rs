@@ -70,8 +70,8 @@ pub async fn ask(
                 .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
                 .await?
         }
-        StageKind::Producer => {
-            return Err(CallError::Fatal("a producer reads no topic".to_string()));
+        kind @ (StageKind::Producer | StageKind::Worker) => {
+            return Err(CallError::Fatal(format!("a {kind} reads no topic")));
         }
     };
     Ok(match judge(refusals) {
