@@ -19,6 +19,13 @@ pub struct Plan {
     pub pipelines: BTreeMap<PipelineName, PipelinePlan>,
 }
 
+impl Plan {
+    /// A queue as the files declare it: alike in all of them.
+    pub fn queue(&self, name: &QueueName) -> Option<&QueuePlan> {
+        self.pipelines.values().find_map(|pipeline| pipeline.queues.get(name))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PipelinePlan {
     pub name: PipelineName,

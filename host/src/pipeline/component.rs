@@ -65,8 +65,7 @@ impl From<StageKind> for PluginKind {
             StageKind::Transform => Self::Transform,
             StageKind::Materializer => Self::Materializer,
             StageKind::Sink => Self::Sink,
-            // Until the plugin host has the world.
-            StageKind::Worker => Self::Sink,
+            StageKind::Worker => Self::Worker,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::component::{self, Bytes};
+use super::effects::Outlet;
 use super::reload::{PushError, label};
 use super::runtime::{ApplyError, Inner, Runtime, lock};
 use super::stage::Stage;
@@ -223,10 +224,11 @@ impl Inner {
         let (pipeline, label) = (&live.cell.pipeline, live.label());
         let plan = plan_of(&live.plan, &shadow.digest)
             .map_err(|words| ApplyError::Shadow { stage: label.clone(), words })?;
-        let mut outputs = BTreeMap::new();
+        let mut outlets = BTreeMap::new();
         let topics = plan.outputs.iter().filter_map(|(port, target)| Some((port, target.topic()?)));
         for (port, topic) in topics {
-            outputs.insert(port.clone(), self.shadow_topic(live, &plan, topic).await?);
+            let topic = self.shadow_topic(live, &plan, topic).await?;
+            outlets.insert(port.clone(), Outlet::Topic(topic));
         }
         let fitted = self.load(pipeline, &plan, &shadow.digest, false).await?;
         let active = Active {
@@ -244,7 +246,7 @@ impl Inner {
         };
         let version = Version::new(fitted.checked.code, active, None, None);
         let cell = StageCell::new(pipeline.clone(), plan.clone());
-        Ok(Stage::new(plan, live.input.clone(), outputs, cell, self.services.clone(), version))
+        Ok(Stage::new(plan, live.input.clone(), outlets, None, cell, self.services.clone(), version))
     }
 
     /// A topic for what the shadow puts out: like the live one, but never archived.
@@ -255,7 +257,7 @@ impl Inner {
         name: &TopicName,
     ) -> Result<Arc<crate::log::Topic>, ApplyError> {
         let port = plan.outputs.iter().find(|(_, target)| target.topic() == Some(name)).map(|(port, _)| port);
-        let Some(original) = port.and_then(|port| live.outputs.get(port)) else {
+        let Some(original) = port.and_then(|port| live.outlets.get(port)?.topic()) else {
             let words = format!("topic {name} belongs to no port");
             return Err(ApplyError::Shadow { stage: live.label(), words });
         };

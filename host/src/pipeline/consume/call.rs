@@ -49,7 +49,7 @@ pub async fn ask(
     let refusals = match stage.plan.kind {
         StageKind::Transform => {
             let outcome = instance.process(messages).await?;
-            effects.outputs = effects::route(&stage.outputs, outcome.emissions, batch);
+            effects = effects::route(&stage.outlets, outcome.emissions, batch)?.into();
             outcome.refusals
         }
         StageKind::Materializer => {
