@@ -88,6 +88,26 @@ async fn a_worker_that_goes_wrong_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_call_ends_when_nobody_can_use_its_answer() {
+    let limits = Limits { deadline: Duration::from_secs(60), ..Limits::default() };
+    for payload in [r#"{"do":"spin"}"#, r#"{"do":"slow","ms":60000}"#] {
+        let mut instance = worker(Json::Null, &limits).await;
+        let stop = tokio_util::sync::CancellationToken::new();
+        let began = Instant::now();
+        tokio::spawn({
+            let stop = stop.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                stop.cancel();
+            }
+        });
+        let error = instance.work_until(vec![job(1, payload)], &stop).await.unwrap_err();
+        assert_eq!((error, instance.poisoned()), (CallError::Interrupted, true));
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_job_is_asked_of_a_worker_only() {
     let plugin = engine().load(built("test-identity"), PluginKind::Transform).await.unwrap();
     let mut transform = plugin.instantiate("t", &Json::Null, &Limits::default()).await.unwrap();
