@@ -709,7 +709,7 @@ BEGIN
     WITH due AS (
         DELETE FROM tidemill.later_jobs l
          WHERE l.ctid = ANY (ARRAY(SELECT d.ctid FROM tidemill.later_jobs d
-                                    WHERE d.queue_id = p_queue.queue_id AND d.run_at <= v_now
+                                    WHERE d.queue_id = p_queue.queue_id AND d.run_at <= clock_timestamp()
                                     ORDER BY d.run_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
         RETURNING l.job, l.run_at)
     SELECT array_agg(ROW(p.place, (d.job).id, (d.job).enqueued_at, d.run_at, (d.job).attempt, (d.job).max_attempts, (d.job).held,
@@ -1277,7 +1277,7 @@ DECLARE
     v_view  tidemill.job_view;
     v_table text;
 BEGIN
-    SELECT l.job INTO v_job FROM tidemill.later_jobs l WHERE l.queue_id = v_queue.queue_id AND l.id = find_job.id;
+    SELECT (l.job).* INTO v_job FROM tidemill.later_jobs l WHERE l.queue_id = v_queue.queue_id AND l.id = find_job.id;
     IF FOUND THEN
         RETURN NEXT tidemill.job_view(v_queue, v_job, 'scheduled');
         RETURN;
