@@ -204,6 +204,7 @@ async fn no_more_run_than_the_queue_allows_and_none_while_it_is_paused() {
 async fn tables_of_jobs_that_have_ended_are_dropped_also_under_an_old_snapshot() {
     let setting = setting(json!({ "keep": 0 })).await;
     let mut old = setting.database.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0").execute(&mut *old).await.unwrap();
     sqlx::query("SELECT count(*) FROM tidemill.queues").execute(&mut *old).await.unwrap();
     let tables = async || -> i64 {
         let sql = "SELECT count(*) FROM tidemill.job_tables WHERE lane = 0";
