@@ -8,7 +8,7 @@ import "./styles/console.css";
 import "./styles/charts.css";
 import "./styles/storage.css";
 import "./styles/plugins.css";
-import "./styles/letters.css";
+import "./styles/details.css";
 import { h, setText } from "./dom.ts";
 import { clock } from "./format.ts";
 import { installHook } from "./hook.ts";

@@ -6,9 +6,9 @@ import { drop, readLetter, redrive, type Content, type WholeLetter } from "../ne
 
 export class LetterCard {
   private readonly title = h("h3", { tabindex: -1 });
-  private readonly facts = h("dl", { class: "letter-facts" });
+  private readonly facts = h("dl", { class: "fact-list" });
   private readonly size = h("h4");
-  private readonly payload = h("pre", { class: "letter-payload", tabindex: 0, "aria-label": "Payload" });
+  private readonly payload = h("pre", { class: "payload", tabindex: 0, "aria-label": "Payload" });
   private readonly redriveButton = h("button", { type: "button", class: "button" }, "Redrive");
   private readonly dropButton = h("button", { type: "button", class: "button is-danger" }, "Drop");
   private readonly closeButton = h("button", { type: "button", class: "button" }, "Close");
@@ -22,8 +22,8 @@ export class LetterCard {
   constructor(private readonly changed: () => void, private readonly closed: (id: number) => void) {
     this.element = h(
       "section",
-      { class: "card letter-card", "aria-label": "Dead letter", hidden: true },
-      h("header", { class: "card-head" }, this.title, h("div", { class: "letter-actions" }, this.redriveButton, this.dropButton, this.closeButton)),
+      { class: "card opened", "aria-label": "Dead letter", hidden: true },
+      h("header", { class: "card-head" }, this.title, h("div", { class: "actions" }, this.redriveButton, this.dropButton, this.closeButton)),
       this.said,
       this.facts,
       this.size,
