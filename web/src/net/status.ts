@@ -34,7 +34,10 @@ export interface Stage {
   candidate: Candidate | null;
   group: string | null;
   from: string | null;
+  /** Whose jobs it does. */
+  queue: string | null;
   to: [port: string, topic: string][];
+  toQueues: [port: string, queue: string][];
   state: string;
   reason: string | null;
   restarts: number;
@@ -190,7 +193,9 @@ function parseStage(o: Json): Stage {
     candidate: parseCandidate(object(o.candidate)),
     group: textOrNull(o.group),
     from: textOrNull(o.from),
-    to: Object.entries(object(o.to)).map(([port, topic]): [string, string] => [port, text(topic)]),
+    queue: textOrNull(o.queue),
+    to: parsePorts(o.to),
+    toQueues: parsePorts(o.to_queues),
     state: text(o.state, "unknown"),
     reason: textOrNull(o.reason),
     restarts: number(o.restarts),
@@ -207,6 +212,10 @@ function parseStage(o: Json): Stage {
       digest: textOrNull(t.digest),
     })),
   };
+}
+
+function parsePorts(value: unknown): [port: string, target: string][] {
+  return Object.entries(object(value)).map(([port, target]) => [port, text(target)]);
 }
 
 function parseTopic(o: Json): Topic {

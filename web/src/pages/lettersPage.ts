@@ -1,7 +1,7 @@
 // Dead letters: how many each group has, a list of them, and one opened. Redriving and dropping, one or all of a group.
 import { h, reconcile, setText } from "../dom.ts";
 import { moment, whole } from "../format.ts";
-import { apiError } from "../net/api.ts";
+import { apiError, notDone } from "../net/api.ts";
 import { drop, listLetters, redrive, type Letter } from "../net/letters.ts";
 import type { HostView, LetterCount } from "../net/status.ts";
 import { LetterCard } from "../panels/letterCard.ts";
@@ -162,8 +162,7 @@ export class LettersPage implements Page {
     try {
       setText(this.said, await job());
     } catch (caught) {
-      const { message, hint } = apiError(caught);
-      setText(this.said, hint === "" ? `Not done: ${message}` : `Not done: ${message} (${hint})`);
+      setText(this.said, notDone(caught));
     }
     await this.load(false);
   }

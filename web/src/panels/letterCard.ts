@@ -1,8 +1,9 @@
 // One dead letter, opened: where it came from, why it failed, its message as text, and what to do with it.
 import { h, setText } from "../dom.ts";
 import { bytes, moment, shortDigest, whole } from "../format.ts";
-import { apiError } from "../net/api.ts";
-import { drop, readLetter, redrive, type Content, type WholeLetter } from "../net/letters.ts";
+import { apiError, notDone } from "../net/api.ts";
+import { shown } from "../net/content.ts";
+import { drop, readLetter, redrive, type WholeLetter } from "../net/letters.ts";
 
 export class LetterCard {
   private readonly title = h("h3", { tabindex: -1 });
@@ -89,15 +90,10 @@ export class LetterCard {
     try {
       setText(this.said, await job(id));
     } catch (caught) {
-      const { message, hint } = apiError(caught);
-      setText(this.said, hint === "" ? `Not done: ${message}` : `Not done: ${message} (${hint})`);
+      setText(this.said, notDone(caught));
     }
     for (const button of [this.redriveButton, this.dropButton]) button.setAttribute("aria-disabled", "false");
     this.busy = false;
     this.changed();
   }
-}
-
-function shown({ text, binary }: Content): string {
-  return binary ? `hex ${text}` : text;
 }
