@@ -9,6 +9,7 @@
 pub mod crons;
 mod declare;
 mod look;
+pub mod remote;
 
 use std::time::Duration;
 
