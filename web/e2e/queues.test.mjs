@@ -77,7 +77,7 @@ describe("queues", () => {
     await page.keyboard.press("Enter");
     await card.getByRole("button", { name: "Cancel it" }).press("Enter");
     await says(card, `Job ${id} is cancelled.`);
-    assert.equal((await find(id)).state, "cancelled");
+    assert.deepEqual((({ state, error }) => ({ state, error }))(await find(id)), { state: "cancelled", error: "by hand, in the console" });
     await button.waitFor({ state: "detached", timeout: PATIENCE_MS });
     await card.getByText("cancelled", { exact: true }).waitFor({ timeout: PATIENCE_MS });
     await queue.getByRole("link", { name: "Cancelled" }).click();

@@ -33,6 +33,10 @@ describe("queues", () => {
     expect(parseQueues({ queues: [{}] })[0]).toMatchObject({ name: "", waiting: 0, oldestWaiting: null, paused: false, crons: [] });
   });
 
+  it("without a job that waits have no oldest one", () => {
+    expect(parseQueues({ queues: [{ name: "q", oldest_waiting_at: null, oldest_waiting_s: 0 }] })[0]?.oldestWaiting).toBeNull();
+  });
+
   it("without attempts, back-off and keeping say so", () => {
     const [queue] = parseQueues({ queues: [{ name: "q", lease_s: 90, max_attempts: 1, keep_s: 0 }] });
     expect(queue && settingsText(queue.settings)).toBe("lease 1 min 30 s, 1 attempt, ended jobs are not kept");
@@ -130,7 +134,8 @@ describe("places and stages of queues", () => {
   });
 
   it("are in the status", () => {
-    const status = parseStatus({ pipelines: [{ name: "p", stages: [{ name: "w", kind: "worker", queue: "reports", to: { default: "out" }, to_queues: { jobs: "more" } }] }] });
-    expect(status.pipelines[0]?.stages[0]).toMatchObject({ queue: "reports", from: null, to: [["default", "out"]], toQueues: [["jobs", "more"]] });
+    const status = parseStatus({ pipelines: [{ name: "p", stages: [{ name: "w", kind: "worker", queue: "reports", to: { default: "out" }, to_queues: { jobs: "more" }, jobs: { done: 5, retried: 1 } }] }] });
+    expect(status.pipelines[0]?.stages[0]).toMatchObject({ queue: "reports", from: null, to: [["default", "out"]], toQueues: [["jobs", "more"]], jobs: { running: 0, done: 5, retried: 1 } });
+    expect(parseStatus({ pipelines: [{ stages: [{ kind: "sink", jobs: null }] }] }).pipelines[0]?.stages[0]?.jobs).toBeNull();
   });
 });

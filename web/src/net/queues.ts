@@ -72,6 +72,9 @@ export interface Put {
 
 const CHANGE_MS = 30_000;
 
+/** What a job that is cancelled here says of it. */
+const BY_HAND = "by hand, in the console";
+
 const pathOf = (queue: string): string => `/v1/queues/${encodeURIComponent(queue)}`;
 const jobPath = (queue: string, id: number): string => `${pathOf(queue)}/jobs/${id}`;
 
@@ -106,7 +109,7 @@ export async function retryJob(queue: string, id: number): Promise<void> {
 
 /** Ends a job that has not ended. */
 export async function cancelJob(queue: string, id: number): Promise<void> {
-  await change("POST", `${jobPath(queue, id)}/cancel`);
+  await change("POST", `${jobPath(queue, id)}/cancel?${new URLSearchParams({ reason: BY_HAND }).toString()}`);
 }
 
 /** Forgets a dead job. */
@@ -134,7 +137,7 @@ export function parseQueues(value: unknown): Queue[] {
     blocked: number(q.blocked),
     running: number(q.running),
     dead: number(q.dead),
-    oldestWaiting: numberOrNull(q.oldest_waiting_s),
+    oldestWaiting: timeOrNull(q.oldest_waiting_at) === null ? null : numberOrNull(q.oldest_waiting_s),
     paused: q.paused === true,
     settings: parseSettings(q),
     crons: array(q.crons).map(object).map((c) => ({ name: text(c.name), schedule: text(c.schedule), nextAt: timeOrNull(c.next_at) })),

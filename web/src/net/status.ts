@@ -44,10 +44,25 @@ export interface Stage {
   recordsIn: number;
   recordsOut: number;
   refused: number;
+  /** Of a worker. */
+  jobs: JobCounts | null;
   inPerSecond: number;
   outPerSecond: number;
   lag: number | null;
   tasks: { partition: number; state: string; reason: string | null; digest: string | null }[];
+}
+
+/** What became of the runs of a worker in this host. */
+export interface JobCounts {
+  running: number;
+  done: number;
+  /** Attempts that failed; the job came again, or was dead after the last. */
+  retried: number;
+  snoozed: number;
+  rejected: number;
+  cancelled: number;
+  /** Runs whose end came too late. */
+  refused: number;
 }
 
 export interface Pipeline {
@@ -202,6 +217,7 @@ function parseStage(o: Json): Stage {
     recordsIn: number(o.records_in),
     recordsOut: number(o.records_out),
     refused: number(o.refused),
+    jobs: typeof o.jobs === "object" && o.jobs !== null ? parseJobCounts(object(o.jobs)) : null,
     inPerSecond: number(o.records_in_per_second),
     outPerSecond: number(o.records_out_per_second),
     lag: numberOrNull(o.lag),
@@ -211,6 +227,18 @@ function parseStage(o: Json): Stage {
       reason: textOrNull(t.reason),
       digest: textOrNull(t.digest),
     })),
+  };
+}
+
+function parseJobCounts(o: Json): JobCounts {
+  return {
+    running: number(o.running),
+    done: number(o.done),
+    retried: number(o.retried),
+    snoozed: number(o.snoozed),
+    rejected: number(o.rejected),
+    cancelled: number(o.cancelled),
+    refused: number(o.refused),
   };
 }
 

@@ -12,7 +12,8 @@ import type { Page } from "./page.ts";
 import { reasonOf } from "./pipelinesPage.ts";
 
 const COLUMNS = ["Queue", "State", "Waiting", "Oldest waits", "Scheduled", "Blocked", "Running", "Dead"] as const;
-const WORKER_COLUMNS = ["Worker", "State", "Queue", "Jobs /s", "Written /s", "Jobs", "Written", "Refused", "Restarts"] as const;
+const WORKER_COLUMNS = ["Worker", "State", "Queue", "Jobs /s", "Running", "Done", "Retried", "Snoozed", "Rejected", "Cancelled", "Refused", "Written", "Restarts"] as const;
+const COUNTS = ["running", "done", "retried", "snoozed", "rejected", "cancelled", "refused"] as const;
 
 /** Columns of words; the others hold numbers and line up on the right. */
 const WORDS: ReadonlySet<string> = new Set(["State", "Queue"]);
@@ -180,7 +181,9 @@ function updateWorker(row: HTMLElement, { pipeline, stage }: Worker): void {
   pair(0, `${pipeline}/${stage.name}`, `${stage.plugin} ${stage.version}`);
   const state = pair(1, stage.state, reasonOf(stage)) as HTMLElement | undefined;
   if (state) state.dataset.state = stage.state;
-  put(row, 3, [rate(stage.inPerSecond), rate(stage.outPerSecond), short(stage.recordsIn), short(stage.recordsOut), whole(stage.refused), whole(stage.restarts)]);
+  const { jobs } = stage;
+  const counts = jobs === null ? COUNTS.map(() => NONE) : COUNTS.map((name) => short(jobs[name]));
+  put(row, 3, [rate(stage.inPerSecond), ...counts, short(stage.recordsOut), whole(stage.restarts)]);
 }
 
 function put(row: HTMLElement, from: number, texts: readonly string[]): void {
