@@ -132,19 +132,28 @@ pub async fn commit(
 
 /// Whether the same write can never succeed.
 fn is_final(error: &WriteError) -> bool {
+    match error {
+        WriteError::Append(error) => append_is_final(error),
+        WriteError::Enqueue { error, .. } => enqueue_is_final(error),
+        WriteError::Commit(_) | WriteError::Moot | WriteError::Postgres(_) => false,
+    }
+}
+
+/// The same of an append.
+pub fn append_is_final(error: &AppendError) -> bool {
     matches!(
         error,
-        WriteError::Append(
-            AppendError::TopicGone { .. }
-                | AppendError::NoSuchPartition { .. }
-                | AppendError::RecordTooLarge { .. }
-                | AppendError::RequestTooLarge { .. }
-                | AppendError::Invalid(_)
-        ) | WriteError::Enqueue {
-            error: QueueError::Unknown(_) | QueueError::Invalid(_) | QueueError::Impossible(_),
-            ..
-        }
+        AppendError::TopicGone { .. }
+            | AppendError::NoSuchPartition { .. }
+            | AppendError::RecordTooLarge { .. }
+            | AppendError::RequestTooLarge { .. }
+            | AppendError::Invalid(_)
     )
+}
+
+/// The same of new jobs.
+pub fn enqueue_is_final(error: &QueueError) -> bool {
+    matches!(error, QueueError::Unknown(_) | QueueError::Invalid(_) | QueueError::Impossible(_))
 }
 
 async fn wait(duration: Duration, token: &CancellationToken) {

@@ -248,7 +248,8 @@ impl Inner {
     ) -> Result<Active, crate::registry::RegistryError> {
         let (registry, by) = (&self.services.registry, &self.services.host.0);
         registry.store(&checked.code.plugin, &checked.descriptor, &checked.bytes, by).await?;
-        let probation = !plan.probation.is_off();
+        // Jobs are retried one by one, so a worker's new version takes over at once.
+        let probation = !plan.probation.is_off() && plan.kind != StageKind::Worker;
         registry.activate(label, checked.digest(), source, by, probation).await
     }
 

@@ -13,7 +13,7 @@ use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
 use super::status::{Candidate, FilesError, PipelineStatus};
 use super::supervisor::Running;
-use crate::config::plan::{Plan, Target};
+use crate::config::plan::{Plan, StageKind, Target};
 use crate::config::plugins::PluginFolders;
 use crate::config::{Change, Diff, StageKey, diff};
 use crate::ids::{PipelineName, QueueName, TopicName};
@@ -271,11 +271,11 @@ impl Inner {
         lock(&self.stages).values().find(|stage| stage.label() == label).cloned()
     }
 
-    /// Tells all hosts what this one runs, so that it gets its share.
+    /// Tells all hosts what this one runs, so that it gets its share. Workers need none: their queue deals out the jobs.
     pub fn announce(&self) {
         let shadows = lock(&self.shadow_stages);
         let stages = lock(&self.stages);
-        let all = stages.values().chain(shadows.iter());
+        let all = stages.values().chain(shadows.iter()).filter(|stage| stage.plan.kind != StageKind::Worker);
         self.services.shares.run(all.map(|stage| (stage.label(), stage.partitions())).collect());
     }
 

@@ -7,6 +7,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+pub mod jobs;
+
+use jobs::{JobCounts, JobStatus};
+
 use super::version::Version;
 use crate::clock::rfc3339;
 use crate::config::plan::{StageKind, StagePlan, Target};
@@ -43,6 +47,8 @@ pub struct StageCell {
     pub refused: AtomicU64,
     pub restarts: AtomicU64,
     pub dropped_log_lines: AtomicU64,
+    /// Of a worker.
+    pub jobs: JobCounts,
     /// Calls that failed, by kind.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     /// What the instance of each partition holds and has dropped, as of its last call.
@@ -118,6 +124,7 @@ impl StageCell {
             refused: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             dropped_log_lines: AtomicU64::new(0),
+            jobs: JobCounts::default(),
             failures: Mutex::default(),
             instances: Mutex::default(),
             tasks: Mutex::default(),
@@ -266,6 +273,9 @@ impl StageCell {
         let (instances, memory) = self.usage();
         metrics::gauge!("tidemill_stage_instances", &labels).set(instances as f64);
         metrics::gauge!("tidemill_stage_memory_bytes", &labels).set(memory as f64);
+        if self.plan.jobs.is_some() {
+            metrics::gauge!("tidemill_jobs_running", &labels).set(self.jobs.running() as f64);
+        }
         let broken = lock(&self.tasks).values().filter(|task| task.state == State::Broken).count();
         metrics::gauge!("tidemill_stage_breakers_open", &labels).set(broken as f64);
         let dropped = self.dropped_log_lines.load(Ordering::Relaxed);
@@ -322,6 +332,7 @@ impl StageCell {
             to: ports(&self.plan, Target::topic),
             to_queues: ports(&self.plan, Target::queue),
             tables: self.plan.tables.values().map(ToString::to_string).collect(),
+            jobs: self.plan.jobs.as_ref().map(|_| self.jobs.status()),
             state: worst.map_or(State::Starting, |task| task.state),
             reason: worst.and_then(|task| task.reason.clone()),
             restarts: self.restarts.load(Ordering::Relaxed),
@@ -373,6 +384,8 @@ pub struct StageStatus {
     /// Port -> queue.
     pub to_queues: BTreeMap<String, String>,
     pub tables: Vec<String>,
+    /// Of a worker.
+    pub jobs: Option<JobStatus>,
     pub state: State,
     pub reason: Option<String>,
     pub restarts: u64,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
 use super::bindings::shared::tidemill::plugin::types::Failure;
@@ -40,6 +41,8 @@ pub struct Instance {
     descriptor: Arc<Descriptor>,
     /// None while a call runs and after one failed or was abandoned.
     live: Option<Box<Live>>,
+    /// Ends the call that runs.
+    stop: CancellationToken,
     memory_used: u64,
     dropped_lines: u64,
 }
@@ -98,6 +101,7 @@ impl Plugin {
             memory_used: 0,
             dropped_lines: 0,
             live: Some(live),
+            stop: CancellationToken::new(),
         };
         instance.configure(config).await?;
         Ok(instance)
@@ -119,10 +123,11 @@ impl Plugin {
         deadline: Duration,
     ) -> Result<(Box<Live>, Descriptor), CallError> {
         store.set_epoch_deadline(1);
-        let world = within(deadline, self.world().instantiate(&mut store)).await;
+        let never = CancellationToken::new();
+        let world = within(deadline, &never, self.world().instantiate(&mut store)).await;
         let world = world.map_err(|failure| failure.explain(&store))?;
         let mut live = Box::new(Live { store, world, _place: place });
-        let described = live.call(deadline, |live| Box::pin(live.describe())).await?;
+        let described = live.call(deadline, &never, |live| Box::pin(live.describe())).await?;
         check_descriptor(&described, self.kind())
             .map_err(|problems| CallError::BadDescriptor { problems })?;
         Ok((live, described))
@@ -258,6 +263,22 @@ impl Instance {
         .await
     }
 
+    /// As [`Instance::work`], but ends the guest as soon as `stop` is cancelled: [`CallError::Interrupted`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::produce`].
+    pub async fn work_until(
+        &mut self,
+        batch: impl Into<Arc<Vec<Job>>>,
+        stop: &CancellationToken,
+    ) -> Result<WorkOutcome, CallError> {
+        self.stop = stop.clone();
+        let answer = self.work(batch).await;
+        self.stop = CancellationToken::new();
+        answer
+    }
+
     /// Says what the next calls see of time, chance and state. Without it they see none.
     pub fn set_context(&mut self, context: Context) {
         if let Some(live) = &mut self.live {
@@ -336,8 +357,9 @@ impl Instance {
         let mut live = self.live.take().ok_or(CallError::Poisoned)?;
         let deadline = self.limits.deadline;
         let contract = Arc::clone(&self.contract);
+        let stop = self.stop.clone();
         let run = async move {
-            let answer = live.call(deadline, call).await?;
+            let answer = live.call(deadline, &stop, call).await?;
             Ok::<_, CallError>((check(&contract, answer), live))
         };
         let engine: &PluginEngine = self.plugin.engine();
@@ -386,11 +408,12 @@ impl Live {
     async fn call<T>(
         &mut self,
         deadline: Duration,
+        stop: &CancellationToken,
         call: impl for<'a> FnOnce(&'a mut Self) -> Call<'a, T>,
     ) -> Result<T, CallError> {
         self.store.data_mut().begin_call(deadline);
         self.store.set_epoch_deadline(1);
-        let answer = within(deadline, call(self)).await;
+        let answer = within(deadline, stop, call(self)).await;
         answer.map_err(|failure| failure.explain(&self.store))
     }
 
@@ -420,6 +443,7 @@ impl WorldPre {
 /// How a call ended without an answer.
 enum Ended {
     Late(Duration),
+    Stopped,
     Failed(wasmtime::Error),
 }
 
@@ -427,16 +451,24 @@ impl Ended {
     fn explain(self, store: &Store<Guest>) -> CallError {
         match self {
             Self::Late(after) => CallError::Deadline { after },
+            Self::Stopped => CallError::Interrupted,
             Self::Failed(error) => explain(&error, store.data()),
         }
     }
 }
 
-/// The timer only fires when the guest gives way, which it does at every tick of the epoch.
-async fn within<T>(deadline: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Ended> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(answer) => answer.map_err(Ended::Failed),
-        Err(_) => Err(Ended::Late(deadline)),
+/// The timer fires and the stop is seen only when the guest gives way, which it does at every tick of the epoch.
+async fn within<T>(
+    deadline: Duration,
+    stop: &CancellationToken,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        answer = tokio::time::timeout(deadline, call) => match answer {
+            Ok(answer) => answer.map_err(Ended::Failed),
+            Err(_) => Err(Ended::Late(deadline)),
+        },
+        () = stop.cancelled() => Err(Ended::Stopped),
     }
 }
 

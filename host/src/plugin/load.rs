@@ -170,8 +170,6 @@ impl PluginEngine {
             .map_err(|error| LoadError::Invalid { reason: sentence(&error) })?;
         self.check_imports(&component)?;
         let kind = self.check_exports(&component, kind)?;
-        self.check_functions(&component, kind)?;
-        let world = self.link(&component, kind)?;
         let imports = self.imports(&component);
         let needs: BTreeSet<Grant> = imports.iter().filter_map(|name| grants::needed_for(name)).collect();
         let refused: Vec<Grant> =
@@ -179,6 +177,8 @@ impl PluginEngine {
         if !refused.is_empty() {
             return Err(LoadError::NeverGranted { kind, refused });
         }
+        self.check_functions(&component, kind)?;
+        let world = self.link(&component, kind)?;
         Ok(Plugin {
             shared: Arc::new(Loaded {
                 engine: self.clone(),
