@@ -114,6 +114,24 @@ describe("queues", () => {
     await context.close();
   });
 
+  test("keep a job for later, until it is run now", async () => {
+    const { page, context, errors } = await open({ timezoneId: "Asia/Kolkata" }, "#/queues/errands/scheduled");
+    await page.getByRole("button", { name: "Put a job" }).click({ timeout: PATIENCE_MS });
+    const form = page.getByRole("form", { name: "Put a job" });
+    await form.getByLabel("Run at, your time").fill("2040-01-02T03:04:05");
+    await form.getByRole("button", { name: "Put" }).click();
+    const id = Number(/\d+/.exec(await form.getByText(/^Job \d+ is put\.$/).textContent({ timeout: PATIENCE_MS }))[0]);
+    assert.deepEqual((({ state, run_at }) => [state, Date.parse(run_at)])(await find(id)), ["scheduled", Date.parse("2040-01-02T03:04:05+05:30")]);
+    const row = page.getByRole("row").filter({ has: page.getByRole("button", { name: `Open job ${id}` }) });
+    await row.getByText(/^in \d+ d \d+ h$/).waitFor({ timeout: PATIENCE_MS });
+    await row.getByRole("button", { name: `Run now job ${id}` }).press("Enter");
+    await says(page, `Job ${id} is due now.`);
+    assert.equal((await claim(id)).job.id, id);
+    await row.waitFor({ state: "detached", timeout: PATIENCE_MS });
+    assert.deepEqual(errors, []);
+    await context.close();
+  });
+
   test("fit a phone, are paused, and drop a dead job after a question", async () => {
     const id = await put({ payload: "x".repeat(2_000) });
     await reject(id, "y".repeat(2_000));

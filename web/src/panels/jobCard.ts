@@ -1,7 +1,7 @@
 // One job, opened: all there is to say of it, what it carries, what came of it, and what can be done with it.
 import { h, reconcile, setText } from "../dom.ts";
 import { bytes } from "../format.ts";
-import { apiError } from "../net/api.ts";
+import { apiError, type ApiError } from "../net/api.ts";
 import type { Content } from "../net/content.ts";
 import { readJob, type Job } from "../net/queues.ts";
 import { actionsOf, factsOf } from "../queues/words.ts";
@@ -19,6 +19,8 @@ export class JobCard {
   private readonly payload = h("pre", { class: "payload", tabindex: 0, role: "region", "aria-label": "Payload" });
   private readonly resultTitle = h("h4", {}, "Result");
   private readonly result = h("pre", { class: "payload", tabindex: 0, role: "region", "aria-label": "Result" });
+  /** Why there is nothing more to see. */
+  private readonly note = h("p", { class: "jobs-note" });
   private readonly actions: JobActions;
   readonly element: HTMLElement;
 
@@ -27,6 +29,8 @@ export class JobCard {
   private queue = "";
   /** It may have changed since it was read. */
   private stale = true;
+  /** The host knows it no more. */
+  private gone = false;
 
   /** `changed` hears of a job that something was done with, `closed` that the card was closed. */
   constructor(changed: () => void, private readonly closed: (id: number) => void) {
@@ -39,6 +43,7 @@ export class JobCard {
       { class: "card opened", "aria-label": "Job", hidden: true },
       h("header", { class: "card-head" }, this.title, h("div", { class: "actions" }, this.buttons, this.closeButton)),
       this.actions.element,
+      this.note,
       this.facts,
       this.size,
       this.payload,
@@ -56,12 +61,13 @@ export class JobCard {
     this.id = id;
     this.job = null;
     this.stale = true;
+    this.gone = false;
     this.element.hidden = false;
     this.actions.clear();
     setText(this.title, `Job ${id}`);
     for (const part of [this.buttons, this.facts]) part.replaceChildren();
     delete this.buttons.dataset.state;
-    for (const part of [this.size, this.payload, this.result]) setText(part, "");
+    for (const part of [this.size, this.payload, this.result, this.note]) setText(part, "");
     this.resultTitle.hidden = this.result.hidden = this.payload.hidden = true;
     this.title.focus();
   }
@@ -77,23 +83,31 @@ export class JobCard {
   /** Reads the job again, if one is open. */
   async refresh(signal: AbortSignal): Promise<void> {
     const { id } = this;
-    if (id === null || !(this.stale || (this.job?.bytes ?? 0) <= FOLLOWED_BYTES)) return;
+    if (id === null || this.gone || !(this.stale || (this.job?.bytes ?? 0) <= FOLLOWED_BYTES)) return;
     try {
       const job = await readJob(this.queue, id, signal);
       if (this.id === id) this.fill(job);
     } catch (caught) {
       if (signal.aborted || this.id !== id) return;
-      const { message, hint, status } = apiError(caught);
-      if (status === 404) this.showButtons(null);
-      // A dropped job is gone, which was said already.
-      if (status !== 404 || !this.stale || this.job === null) this.actions.say(hint === "" ? message : `${message} (${hint})`);
-      this.stale = false;
+      this.explain(apiError(caught));
+    }
+  }
+
+  /** What is shown stays, and while the host is away the list says so. */
+  private explain({ message, hint, status }: ApiError): void {
+    if (status === 404) {
+      this.gone = true;
+      this.showButtons(null);
+      setText(this.note, "It is gone: it was dropped, or it ended longer ago than the queue keeps jobs.");
+    } else if (this.job === null) {
+      setText(this.note, hint === "" ? message : `${message} (${hint})`);
     }
   }
 
   private fill(job: Job): void {
     this.job = job;
     this.stale = false;
+    setText(this.note, "");
     reconcile(this.facts, factsOf(job, Date.now()), ([name]) => name, ([name]) => h("div", {}, h("dt", {}, name), h("dd")), (row, [, value]) => {
       if (row.lastElementChild) setText(row.lastElementChild, value);
     });

@@ -147,7 +147,7 @@ export function doneText(action: Action, { id, state }: Job): string {
 
 export function emptyText(state: JobState): string {
   switch (state) {
-    case "waiting": return "No job waits: all that are due have a worker.";
+    case "waiting": return "No job waits for a worker.";
     case "scheduled": return "No job is scheduled for later, and none waits for its next attempt.";
     case "blocked": return "No job waits for its key.";
     case "running": return "No job runs now.";
