@@ -904,9 +904,10 @@ BEGIN
         END LOOP;
     END LOOP;
 
-    -- Numbers are drawn after their transaction has its own, and we get ours now: whoever left a gap has a lower one.
-    IF v_head.aging = '{}' AND v_head.gaps <> '{}' AND v_fresh THEN
-        v_head.aging := v_head.gaps;
+    -- A transaction gets its own number before it draws those of jobs, and what earlier claims have missed was drawn before this
+    -- one began, whose number is therefore higher than that of whoever left the gap.
+    IF v_head.aging = '{}' AND v_head.gaps * v_before.gaps <> '{}' AND v_fresh THEN
+        v_head.aging := v_head.gaps * v_before.gaps;
         v_head.aging_since := pg_current_xact_id();
     END IF;
     IF cardinality(v_jobs) > 0 THEN
@@ -1043,7 +1044,8 @@ BEGIN
                        FROM tidemill.jobs_at(p_queue.queue_id, v_places) j), '{}');
 END $$;
 
--- The claim, locked until the commit, if it still holds jobs and its lease has not ended.
+-- The claim, locked until the commit, if it still holds jobs and its lease has not ended. While it is locked nobody else gets its
+-- jobs, so a session with a limit to idle transactions gets one no longer than the lease: its worker may have been stopped here.
 CREATE FUNCTION tidemill.held_claim(p_claim bigint) RETURNS tidemill.claims
 LANGUAGE plpgsql
 AS $$
@@ -1051,6 +1053,9 @@ DECLARE
     v_claim tidemill.claims;
 BEGIN
     SELECT * INTO v_claim FROM tidemill.claims c WHERE c.claim = p_claim AND c.expires_at >= clock_timestamp() FOR UPDATE;
+    IF current_setting('idle_in_transaction_session_timeout')::interval > v_claim.lease THEN
+        PERFORM set_config('idle_in_transaction_session_timeout', (extract(epoch FROM v_claim.lease) * 1000)::int::text, true);
+    END IF;
     RETURN v_claim;
 END $$;
 

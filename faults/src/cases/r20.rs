@@ -97,7 +97,7 @@ async fn put_jobs(cluster: &Cluster, wanted: u32, mut rng: Rng) -> Result<()> {
             .map(|_| match rng.u8(0..20) {
                 0 => br#"{"do":"retry","ms":10,"until":2}"#.to_vec(),
                 1 => br#"{"do":"trap","until":2}"#.to_vec(),
-                _ => format!(r#"{{"do":"slow","ms":{}}}"#, rng.u32(1..25)).into_bytes(),
+                _ => format!(r#"{{"do":"slow","ms":{}}}"#, rng.u32(5..40)).into_bytes(),
             })
             .collect();
         sqlx::query("SELECT count(*) FROM tidemill.enqueue_many('work', $1)")

@@ -187,6 +187,28 @@ async fn a_claim_that_is_extended_does_not_lapse() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_in_the_middle_of_an_end_does_not_keep_its_job() {
+    let setting = setting(json!({ "lease": 1 })).await;
+    setting.put([job("a")]).await;
+    let first = setting.claim(1).await;
+    let mut stopped = setting.database.pool.begin().await.unwrap();
+    let end = Finished { claim: first[0].claim, id: first[0].id, verdict: Verdict::Done(None) };
+    assert_eq!(finish_in(&mut stopped, &[end]).await.unwrap().len(), 1);
+    let since = std::time::Instant::now();
+    let second = loop {
+        setting.tend().await;
+        match setting.claim(1).await {
+            jobs if jobs.is_empty() => tokio::time::sleep(Duration::from_millis(50)).await,
+            jobs => break jobs,
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "the job is stuck");
+    };
+    assert_eq!(second[0].attempt, 2);
+    assert!(stopped.commit().await.is_err());
+    assert!(setting.finish(&second[0], Verdict::Done(None)).await);
+}
+
+#[tokio::test]
 async fn no_more_run_than_the_queue_allows_and_none_while_it_is_paused() {
     let setting = setting(json!({ "concurrency": 3 })).await;
     setting.put((0..10).map(job)).await;
