@@ -904,9 +904,10 @@ BEGIN
         END LOOP;
     END LOOP;
 
-    -- Numbers are drawn after their transaction has its own, and we get ours now: whoever left a gap has a lower one.
-    IF v_head.aging = '{}' AND v_head.gaps <> '{}' AND v_fresh THEN
-        v_head.aging := v_head.gaps;
+    -- A transaction gets its own number before it draws those of jobs, and what earlier claims have missed was drawn before this
+    -- one began, whose number is therefore higher than that of whoever left the gap.
+    IF v_head.aging = '{}' AND v_head.gaps * v_before.gaps <> '{}' AND v_fresh THEN
+        v_head.aging := v_head.gaps * v_before.gaps;
         v_head.aging_since := pg_current_xact_id();
     END IF;
     IF cardinality(v_jobs) > 0 THEN
@@ -1043,7 +1044,8 @@ BEGIN
                        FROM tidemill.jobs_at(p_queue.queue_id, v_places) j), '{}');
 END $$;
 
--- The claim, locked until the commit, if it still holds jobs and its lease has not ended.
+-- The claim, locked until the commit, if it still holds jobs and its lease has not ended. While it is locked nobody else gets its
+-- jobs, so a session with a limit to idle transactions gets one no longer than the lease: its worker may have been stopped here.
 CREATE FUNCTION tidemill.held_claim(p_claim bigint) RETURNS tidemill.claims
 LANGUAGE plpgsql
 AS $$
@@ -1051,6 +1053,9 @@ DECLARE
     v_claim tidemill.claims;
 BEGIN
     SELECT * INTO v_claim FROM tidemill.claims c WHERE c.claim = p_claim AND c.expires_at >= clock_timestamp() FOR UPDATE;
+    IF current_setting('idle_in_transaction_session_timeout')::interval > v_claim.lease THEN
+        PERFORM set_config('idle_in_transaction_session_timeout', (extract(epoch FROM v_claim.lease) * 1000)::int::text, true);
+    END IF;
     RETURN v_claim;
 END $$;
 
@@ -1096,7 +1101,10 @@ DECLARE
     v_claim    tidemill.claims;
     v_queue    tidemill.queues;
     v_places   bigint[];
-    v_taken    int[];
+    v_ids      bigint[];
+    v_results  bytea[];
+    v_errors   text[];
+    v_after    interval[];
 BEGIN
     IF NOT v_verdicts <@ '{done,retry,snooze,reject,cancel}' OR cardinality(v_verdicts) <> cardinality(ids) THEN
         RAISE EXCEPTION 'each job needs one verdict of done, retry, snooze, reject, cancel' USING ERRCODE = 'TM005';
@@ -1114,17 +1122,18 @@ BEGIN
         RETURN QUERY SELECT unnest(ids);
         RETURN;
     END IF;
-    SELECT array_agg(h.place), array_agg(g.i) INTO v_places, v_taken
+    SELECT array_agg(h.place), array_agg(h.id), array_agg(g.verdict), array_agg(g.result), array_agg(g.error), array_agg(g.after)
+      INTO v_places, v_ids, v_verdicts, v_results, v_errors, v_after
       FROM unnest(v_claim.places, coalesce(v_claim.ids, v_claim.places)) h(place, id)
-      JOIN (SELECT e.id, min(e.i)::int AS i FROM unnest(ids) WITH ORDINALITY e(id, i) GROUP BY e.id) g ON g.id = h.id;
+      JOIN (SELECT DISTINCT ON (e.id) * FROM unnest(ids, v_verdicts, results, errors, after) WITH ORDINALITY
+                   e(id, verdict, result, error, after, i)
+             ORDER BY e.id, e.i) g ON g.id = h.id;
     IF v_places IS NULL THEN
         RETURN;
     END IF;
     PERFORM tidemill.release_places(v_claim, v_places);
-    PERFORM tidemill.end_runs(v_queue, v_claim, v_places,
-                              ARRAY(SELECT v_verdicts[i] FROM unnest(v_taken) i), ARRAY(SELECT results[i] FROM unnest(v_taken) i),
-                              ARRAY(SELECT errors[i] FROM unnest(v_taken) i), ARRAY(SELECT after[i] FROM unnest(v_taken) i));
-    RETURN QUERY SELECT ids[i] FROM unnest(v_taken) i;
+    PERFORM tidemill.end_runs(v_queue, v_claim, v_places, v_verdicts, v_results, v_errors, v_after);
+    RETURN QUERY SELECT unnest(v_ids);
 END $$;
 
 -- The same for jobs of several claims, side by side, in one statement.
@@ -1135,18 +1144,18 @@ LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    v_claim bigint;
-    v_at    int[];
+    v_of record;
 BEGIN
     -- In the order of claims, so that two transactions do not wait for each other.
-    FOR v_claim, v_at IN
-        SELECT c.claim, array_agg(c.i::int ORDER BY c.i) FROM unnest(claims) WITH ORDINALITY c(claim, i) GROUP BY 1 ORDER BY 1
+    FOR v_of IN
+        SELECT r.claim, array_agg(r.id ORDER BY r.i) AS ids, array_agg(r.verdict ORDER BY r.i) AS verdicts,
+               array_agg(r.result ORDER BY r.i) AS results, array_agg(r.error ORDER BY r.i) AS errors,
+               array_agg(r.after ORDER BY r.i) AS after
+          FROM unnest(claims, ids, verdicts, results, errors, after) WITH ORDINALITY r(claim, id, verdict, result, error, after, i)
+         GROUP BY r.claim ORDER BY r.claim
     LOOP
         RETURN QUERY
-        SELECT v_claim, f FROM tidemill.finish_jobs(
-            v_claim, ARRAY(SELECT ids[i] FROM unnest(v_at) i), ARRAY(SELECT verdicts[i] FROM unnest(v_at) i),
-            ARRAY(SELECT results[i] FROM unnest(v_at) i), ARRAY(SELECT errors[i] FROM unnest(v_at) i),
-            ARRAY(SELECT after[i] FROM unnest(v_at) i)) f;
+        SELECT v_of.claim, f FROM tidemill.finish_jobs(v_of.claim, v_of.ids, v_of.verdicts, v_of.results, v_of.errors, v_of.after) f;
     END LOOP;
 END $$;
 
@@ -1404,8 +1413,8 @@ BEGIN
     END CASE;
 END $$;
 
--- What each queue holds. `waiting` counts numbers that were drawn and not claimed, so those of open or rolled-back transactions
--- are in it for a moment; the others are counted up to 100,000.
+-- What each queue holds. `waiting` is exact up to 10,000 jobs of a lane; beyond that it is how many numbers were drawn and not
+-- claimed, a few of which may be of open or rolled-back transactions. The others are counted up to 100,000.
 CREATE FUNCTION tidemill.queue_counts() RETURNS TABLE (
     queue text, waiting bigint, scheduled bigint, blocked bigint, running bigint, dead bigint, oldest_waiting_at timestamptz,
     paused boolean
@@ -1419,6 +1428,7 @@ DECLARE
     v_last   bigint;
     v_table  text;
     v_oldest timestamptz;
+    v_count  bigint;
 BEGIN
     FOR v_queue IN SELECT * FROM tidemill.queues q ORDER BY q.name LOOP
         SELECT * INTO v_head FROM tidemill.queue_heads h
@@ -1430,12 +1440,22 @@ BEGIN
         FOR v_lane IN 0..7 LOOP
             v_last := (v_lane::bigint << 48) + coalesce(pg_sequence_last_value(v_queue.sequences[v_lane + 1]), 0);
             CONTINUE WHEN v_last < v_head.cursors[v_lane + 1];
-            waiting := waiting + v_last - v_head.cursors[v_lane + 1] + 1;
-            SELECT t.table_name INTO v_table FROM tidemill.job_tables t
-             WHERE t.queue_id = v_queue.queue_id AND t.lane = v_lane AND t.upper > v_head.cursors[v_lane + 1] ORDER BY t.first LIMIT 1;
-            CONTINUE WHEN v_table IS NULL;
-            EXECUTE format('SELECT coalesce(j.due_at, j.enqueued_at) FROM jobs.%I j WHERE j.place >= $1 ORDER BY j.place LIMIT 1', v_table)
-            INTO v_oldest USING v_head.cursors[v_lane + 1];
+            IF v_last - v_head.cursors[v_lane + 1] >= 10000 THEN
+                waiting := waiting + v_last - v_head.cursors[v_lane + 1] + 1;
+            END IF;
+            FOR v_table IN
+                SELECT t.table_name FROM tidemill.job_tables t
+                 WHERE t.queue_id = v_queue.queue_id AND t.lane = v_lane AND t.upper > v_head.cursors[v_lane + 1] ORDER BY t.first
+            LOOP
+                EXECUTE format('SELECT coalesce(j.due_at, j.enqueued_at) FROM jobs.%I j WHERE j.place >= $1 ORDER BY j.place LIMIT 1',
+                               v_table)
+                INTO v_oldest USING v_head.cursors[v_lane + 1];
+                EXIT WHEN v_last - v_head.cursors[v_lane + 1] >= 10000;
+                EXECUTE format('SELECT count(*) FROM jobs.%I j WHERE j.place >= $1', v_table)
+                INTO v_count USING v_head.cursors[v_lane + 1];
+                waiting := waiting + v_count;
+                oldest_waiting_at := least(oldest_waiting_at, v_oldest);
+            END LOOP;
             oldest_waiting_at := least(oldest_waiting_at, v_oldest);
         END LOOP;
         SELECT count(*) INTO scheduled FROM (

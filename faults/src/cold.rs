@@ -240,7 +240,8 @@ pub async fn archived(server: &Server, dropped: bool, patience: Duration) -> Res
         if since.elapsed() > patience {
             let why: String = server
                 .ask(&format!(
-                    "SELECT string_agg(format('%s is %s: %s', s.table_name, s.state, s.archive_error), ', ') {waiting}"
+                    "SELECT string_agg(words, ', ') FROM (
+                         SELECT format('%s is %s: %s', s.table_name, s.state, s.archive_error) AS words {waiting} LIMIT 10) first"
                 ))
                 .await?;
             bail!("{left} segments still wait after {} s: {why}", patience.as_secs());

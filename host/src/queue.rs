@@ -6,7 +6,10 @@
 //! Failure: a claim whose answer is lost lapses with its lease, and its jobs come again. Whether a finish whose answer is lost
 //! was committed is asked with [`Queues::holds`].
 
+pub mod crons;
+mod declare;
 mod look;
+pub mod remote;
 
 use std::time::Duration;
 

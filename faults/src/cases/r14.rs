@@ -71,12 +71,13 @@ async fn misbehave(run: Run) -> Result<Verdict> {
         let load = Load { rate: Some(RATE), batch: 1..=8, ..Load::endless(topic, 2) };
         async move { produce(run, hosts, &load, history, progress).await }
     }));
-    let waiting = async {
-        let waited = wait_for_puts(&run, &bucket, wanted).await;
+    let enough = async {
+        let waited = wait_for_segments(&cluster, wanted / u64::from(PARTITIONS)).await;
         witness.progress.finish();
         waited
     };
-    tokio::try_join!(producing, waiting)?;
+    tokio::try_join!(producing, enough)?;
+    wait_for_puts(&run, &bucket, wanted).await?;
     let archived = cold::archived(&cluster.server, run.scale == Scale::Full, ARCHIVED).await;
 
     let mut verdict = Verdict::default();
@@ -100,6 +101,17 @@ async fn misbehave(run: Run) -> Result<Verdict> {
     witness.judge_archived(&cluster, INBOUND, &mut verdict).await?;
     cluster.stop().await?;
     Ok(verdict)
+}
+
+/// Until the topics have so many segments that the archiver can take: made faster than a bucket that misbehaves can hold them,
+/// they would only wait longer.
+async fn wait_for_segments(cluster: &Cluster, wanted: u64) -> Result<()> {
+    let sql =
+        "SELECT count(DISTINCT segment_id) FROM tidemill.segment_ranges WHERE first_offset < next_offset";
+    while cluster.server.ask::<i64>(sql).await?.cast_unsigned() < wanted {
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 async fn wait_for_puts(run: &Run, bucket: &Bucket, wanted: u64) -> Result<()> {

@@ -134,6 +134,7 @@ fn the_reference_names_every_key() -> Result<()> {
         let written = [
             format!("`{key}`"),
             format!("`{parent}.{key}`"),
+            format!("`{parent}.NAME.{key}`"),
             format!("`{key}."),
             format!("`[{key}]`"),
             format!("`[{key}."),
@@ -173,10 +174,10 @@ fn the_examples_of_the_page_on_grants_are_valid() -> Result<()> {
 fn the_examples_of_the_reference_are_valid() -> Result<()> {
     let reference = std::fs::read_to_string("../docs/pipelines.md")?;
     let examples = examples(&reference);
-    ensure!(examples.len() == 4, "{} examples were found", examples.len());
+    ensure!(examples.len() == 5, "{} examples were found", examples.len());
     let text = format!(
-        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n",
-        examples[2], examples[0], examples[1], examples[3]
+        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[topics.incident_reports]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n{}\n",
+        examples[3], examples[0], examples[1], examples[2], examples[4]
     );
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("p.toml");

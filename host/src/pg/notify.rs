@@ -162,8 +162,9 @@ impl Shared {
         self.plugins.send_replace(());
         self.hosts.send_replace(());
         self.letters.send_replace(());
-        locked(&self.topics).values().for_each(|waiters| drop(waiters.send_replace(())));
-        locked(&self.queues).values().for_each(|waiters| drop(waiters.send_replace(())));
+        for waiters in locked(&self.topics).values().chain(locked(&self.queues).values()) {
+            waiters.send_replace(());
+        }
     }
 
     /// Acts on a payload, which anybody may have sent: what is not understood is ignored.

@@ -91,7 +91,7 @@ pub struct Job {
     pub error: Option<String>,
 }
 
-const COLUMNS: &str = "id, state, priority, attempt, max_attempts, key, headers, unique_key, payload,
+pub(super) const COLUMNS: &str = "id, state, priority, attempt, max_attempts, key, headers, unique_key, payload,
     tidemill.micros(enqueued_at), tidemill.micros(run_at), tidemill.micros(claimed_at), tidemill.micros(finished_at), worker,
     result, error";
 
@@ -172,7 +172,7 @@ fn count(row: &PgRow) -> Result<QueueCount, sqlx::Error> {
     })
 }
 
-fn job(row: &PgRow) -> Result<Job, sqlx::Error> {
+pub(super) fn job(row: &PgRow) -> Result<Job, sqlx::Error> {
     let state: String = row.try_get(1)?;
     let state =
         JobState::parse(&state).ok_or_else(|| sqlx::Error::Decode(format!("a job is {state:?}").into()))?;

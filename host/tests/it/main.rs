@@ -29,3 +29,4 @@ mod support;
 mod swaps;
 mod tidy;
 mod windows;
+mod workers;

@@ -187,6 +187,28 @@ async fn a_claim_that_is_extended_does_not_lapse() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_in_the_middle_of_an_end_does_not_keep_its_job() {
+    let setting = setting(json!({ "lease": 1 })).await;
+    setting.put([job("a")]).await;
+    let first = setting.claim(1).await;
+    let mut stopped = setting.database.pool.begin().await.unwrap();
+    let end = Finished { claim: first[0].claim, id: first[0].id, verdict: Verdict::Done(None) };
+    assert_eq!(finish_in(&mut stopped, &[end]).await.unwrap().len(), 1);
+    let since = std::time::Instant::now();
+    let second = loop {
+        setting.tend().await;
+        match setting.claim(1).await {
+            jobs if jobs.is_empty() => tokio::time::sleep(Duration::from_millis(50)).await,
+            jobs => break jobs,
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "the job is stuck");
+    };
+    assert_eq!(second[0].attempt, 2);
+    assert!(stopped.commit().await.is_err());
+    assert!(setting.finish(&second[0], Verdict::Done(None)).await);
+}
+
+#[tokio::test]
 async fn no_more_run_than_the_queue_allows_and_none_while_it_is_paused() {
     let setting = setting(json!({ "concurrency": 3 })).await;
     setting.put((0..10).map(job)).await;
@@ -204,6 +226,7 @@ async fn no_more_run_than_the_queue_allows_and_none_while_it_is_paused() {
 async fn tables_of_jobs_that_have_ended_are_dropped_also_under_an_old_snapshot() {
     let setting = setting(json!({ "keep": 0 })).await;
     let mut old = setting.database.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0").execute(&mut *old).await.unwrap();
     sqlx::query("SELECT count(*) FROM tidemill.queues").execute(&mut *old).await.unwrap();
     let tables = async || -> i64 {
         let sql = "SELECT count(*) FROM tidemill.job_tables WHERE lane = 0";
