@@ -71,6 +71,11 @@ impl Server {
         format!("bench_{}", self.topics.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// For a host of its own.
+    pub fn url(&self) -> &str {
+        self.embedded.url()
+    }
+
     /// How programs other than ours connect, as psql takes it from its environment.
     pub fn variables(&self) -> Result<[(&'static str, String); 4]> {
         let options = pool::connect_options(self.embedded.url(), &self.settings)?;

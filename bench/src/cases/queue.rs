@@ -7,6 +7,7 @@ mod burn;
 mod client;
 mod delay;
 mod graphile;
+mod host;
 mod peers;
 
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub use peers::Peers;
 enum Way {
     /// Statements from this process.
     Sql(Kind),
+    /// A host's WASM workers.
+    Host(host::Setup),
     /// A Node.js process of its own.
     Graphile(graphile::Mode),
 }
@@ -45,8 +48,13 @@ impl Arm {
         Self { way: Way::Sql(kind), batch, connections }
     }
 
+    const fn host(keep: bool, batch: usize, concurrency: usize) -> Self {
+        Self { way: Way::Host(host::Setup { keep, batch, concurrency }), batch, connections: concurrency }
+    }
+
     fn name(&self) -> String {
         match self.way {
+            Way::Host(setup) => setup.name(),
             Way::Sql(kind) => {
                 let plural = if self.connections == 1 { "" } else { "s" };
                 format!("{}, batch {}, {} connection{plural}", kind.name(), self.batch, self.connections)
@@ -80,6 +88,10 @@ fn arms(peers: &Peers) -> Vec<Arm> {
             arms.extend([PGMQ, PGMQ_ARCHIVE].map(|kind| Arm::sql(kind, batch, connections)));
         }
     }
+    arms.extend(
+        [(false, 1, 8), (true, 1, 8), (false, 100, 4), (true, 100, 4)]
+            .map(|(keep, batch, calls)| Arm::host(keep, batch, calls)),
+    );
     if peers.graphile.is_some() {
         arms.extend(graphile::Mode::ALL.map(|mode| Arm {
             way: Way::Graphile(mode),
@@ -97,6 +109,7 @@ async fn throughput(server: &Server, scale: &Scale, peers: &Peers) -> Result<Fin
         let limit = scale.burning;
         let done = match arm.way {
             Way::Sql(kind) => one(server, *arm, kind, jobs, limit).await,
+            Way::Host(setup) => host::burn(server, setup, jobs, limit).await,
             Way::Graphile(mode) => match &peers.graphile {
                 Some(graphile) => graphile.burn(server, mode, jobs, limit).await,
                 None => Err(anyhow::anyhow!("graphile-worker is not there")),
@@ -118,24 +131,28 @@ async fn throughput(server: &Server, scale: &Scale, peers: &Peers) -> Result<Fin
         }
     };
     let sql = |kind, batch, connections| of(Way::Sql(kind), batch, connections);
-    bar("queue, batch 100: to pgmq, deleted", sql(OURS, 100, 4), sql(PGMQ, 100, 4));
-    bar("queue, batch 100: to pgmq, archived", sql(OURS_KEPT, 100, 4), sql(PGMQ_ARCHIVE, 100, 4));
-    bar("queue, batch 1, 1 connection: to pgmq, deleted", sql(OURS, 1, 1), sql(PGMQ, 1, 1));
-    bar("queue, batch 1, 8 connections: to pgmq, deleted", sql(OURS, 1, 8), sql(PGMQ, 1, 8));
+    let host =
+        |keep, batch, calls| of(Way::Host(host::Setup { keep, batch, concurrency: calls }), batch, calls);
     let graphile = |mode: graphile::Mode| of(Way::Graphile(mode), mode.batch(), 1);
+    bar("queue, by SQL, batch 100: to pgmq, deleted", sql(OURS, 100, 4), sql(PGMQ, 100, 4));
+    bar("queue, by SQL, batch 100: to pgmq, archived", sql(OURS_KEPT, 100, 4), sql(PGMQ_ARCHIVE, 100, 4));
+    bar("queue, by SQL, batch 1, 8 connections: to pgmq, deleted", sql(OURS, 1, 8), sql(PGMQ, 1, 8));
+    bar("queue, a host, batch 1: to pgmq, deleted", host(false, 1, 8), sql(PGMQ, 1, 8));
+    bar("queue, a host, batch 1: to pgmq, archived", host(true, 1, 8), sql(PGMQ_ARCHIVE, 1, 8));
     bar(
-        "queue, batch 1, 1 connection: to graphile-worker",
-        sql(OURS, 1, 1),
+        "queue, a host, batch 1: to graphile-worker, as it comes",
+        host(false, 1, 8),
         graphile(graphile::Mode::Default),
     );
     bar(
-        "queue, batch 1, 8 connections: to graphile-worker, 8 at a time",
-        sql(OURS, 1, 8),
+        "queue, a host, batch 1: to graphile-worker, 8 at a time",
+        host(false, 1, 8),
         graphile(graphile::Mode::Eight),
     );
+    bar("queue, a host, batch 100: to pgmq, deleted", host(false, 100, 4), sql(PGMQ, 100, 4));
     bar(
-        "queue, batch 100: to graphile-worker, batched",
-        sql(OURS, 100, 4),
+        "queue, a host, batch 100: to graphile-worker, batched",
+        host(false, 100, 4),
         graphile(graphile::Mode::Batched),
     );
     Ok(Findings { rows, bars })

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::graphile::Graphile;
+use super::host::{self, Host, Setup};
 use super::{Client, Kind, Peers};
 use crate::cases::disk;
 use crate::findings::{Bar, Findings, Row, Unit, Wanted};
@@ -32,6 +33,7 @@ const POLL: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
+    Host,
     Tidemill,
     Pgmq,
     Graphile,
@@ -40,6 +42,7 @@ enum Way {
 impl Way {
     fn name(self) -> &'static str {
         match self {
+            Self::Host => "Tidemill, a host's WASM worker, 4 calls",
             Self::Tidemill => "Tidemill by SQL, LISTEN tidemill_jobs",
             Self::Pgmq => "pgmq, read_with_poll",
             Self::Graphile => "graphile-worker, 4 jobs at a time",
@@ -48,7 +51,7 @@ impl Way {
 
     fn put_sql(self) -> &'static str {
         match self {
-            Self::Tidemill => "SELECT tidemill.enqueue($1, $2::jsonb)",
+            Self::Host | Self::Tidemill => "SELECT tidemill.enqueue($1, $2::jsonb)",
             Self::Pgmq => "SELECT pgmq.send($1, $2::jsonb)",
             Self::Graphile => "SELECT graphile_worker.add_job($1, payload := $2::json)",
         }
@@ -63,7 +66,7 @@ struct Delay {
 }
 
 pub async fn run(server: &Server, scale: &Scale, peers: &Peers) -> Result<Findings> {
-    let mut ways = vec![Way::Tidemill];
+    let mut ways = vec![Way::Host, Way::Tidemill];
     ways.extend(peers.pgmq.then_some(Way::Pgmq));
     ways.extend(peers.graphile.is_some().then_some(Way::Graphile));
     let mut delays = vec![Vec::new(); ways.len()];
@@ -74,7 +77,7 @@ pub async fn run(server: &Server, scale: &Scale, peers: &Peers) -> Result<Findin
             let before = disk::sync_times(server.folder(), scale.warm_up)?;
             delays[way].push(one(server, scale, peers, ways[way]).await.with_context(|| ways[way].name())?);
             let after = disk::sync_times(server.folder(), scale.warm_up)?;
-            if ways[way] == Way::Tidemill {
+            if ways[way] == Way::Host {
                 syncs.push(Delay::of(
                     before.into_iter().chain(after).map(|took| took.as_secs_f64() * 1e3).collect(),
                 ));
@@ -111,6 +114,7 @@ impl Delay {
 async fn one(server: &Server, scale: &Scale, peers: &Peers, way: Way) -> Result<Delay> {
     server.settle().await?;
     let times = match way {
+        Way::Host => by_host(server, scale).await?,
         Way::Tidemill => by_sql(server, scale, way, Kind::Tidemill { keep: true, relaxed: true }).await?,
         Way::Pgmq => by_sql(server, scale, way, Kind::Pgmq { archive: true }).await?,
         Way::Graphile => {
@@ -119,6 +123,21 @@ async fn one(server: &Server, scale: &Scale, peers: &Peers, way: Way) -> Result<
         }
     };
     Ok(Delay::of(times))
+}
+
+/// Until the claim: the call begins when its answer is there.
+async fn by_host(server: &Server, scale: &Scale) -> Result<Vec<f64>> {
+    let client = Client::create(server, Kind::Tidemill { keep: true, relaxed: true }).await?;
+    let setup = Setup { keep: true, batch: 1, concurrency: AT_A_TIME as usize };
+    let host = Host::start(server, &client.queue, setup).await?;
+    let put = put_at_pace(server, Way::Host, &client.queue, scale.pacing).await?;
+    // It ends what it has begun.
+    sleep(Duration::from_millis(300)).await;
+    host.stop().await?;
+    let delays = host::delays(server, &client.queue).await?;
+    ensure!(delays.len() == put, "{} jobs were done of {put}", delays.len());
+    client.remove(server).await?;
+    Ok(delays)
 }
 
 async fn by_graphile(server: &Server, scale: &Scale, graphile: &Graphile) -> Result<Vec<f64>> {
