@@ -198,6 +198,22 @@ async fn jobs_of_one_call_do_not_suffer_for_each_other_and_outputs_may_be_jobs()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_output_that_cannot_be_stored_fails_its_job_and_no_other() {
+    let bench = Bench::start(&pipeline("", "batch = { jobs = 5 }")).await;
+    // As a job it may be so large, but not as a record.
+    let large = bench.put("q", json!("x".repeat(1 << 20))).await;
+    bench.put_many("q", json!("small"), 49).await;
+    bench.settles().await;
+    let (state, attempts, _, error) = bench.job(large).await;
+    assert_eq!((state.as_str(), attempts), ("dead", 3), "{error:?}");
+    assert!(error.as_ref().is_some_and(|error| error.contains("at most 1048576 are allowed")), "{error:?}");
+    assert_eq!(bench.not_once(50).await, [(large, 0)]);
+    let others =
+        "SELECT count(*) FROM generate_series(1, 50) j, tidemill.find_job('q', j) f WHERE f.attempt = 1";
+    assert_eq!(bench.number(others).await, 49);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_a_killed_host_are_taken_over_within_two_leases() {
     let bench = Bench::start(&pipeline("", "")).await;
     let mut second = bench.join("second", &[]);
