@@ -198,19 +198,22 @@ async fn jobs_of_one_call_do_not_suffer_for_each_other_and_outputs_may_be_jobs()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_output_that_cannot_be_stored_fails_its_job_and_no_other() {
-    let bench = Bench::start(&pipeline("", "batch = { jobs = 5 }")).await;
-    // As a job it may be so large, but not as a record.
-    let large = bench.put("q", json!("x".repeat(1 << 20))).await;
-    bench.put_many("q", json!("small"), 49).await;
+async fn what_a_job_leads_to_and_cannot_be_stored_fails_that_job_and_no_other() {
+    let next = "to = { default = { queue = \"next\" } }";
+    let text = pipeline("", "batch = { jobs = 5 }").replace("to = \"out\"", next) + "\n[queues.next]\n";
+    let bench = Bench::start(&text).await;
+    sqlx::query("SELECT tidemill.delete_queue('next')")
+        .execute(&bench.pool)
+        .await
+        .expect("it can be deleted");
+    let ids = [bench.put("q", json!("x")).await, bench.put("q", json!({"do": "reject"})).await];
     bench.settles().await;
-    let (state, attempts, _, error) = bench.job(large).await;
+    let (state, attempts, _, error) = bench.job(ids[0]).await;
     assert_eq!((state.as_str(), attempts), ("dead", 3), "{error:?}");
-    assert!(error.as_ref().is_some_and(|error| error.contains("at most 1048576 are allowed")), "{error:?}");
-    assert_eq!(bench.not_once(50).await, [(large, 0)]);
-    let others =
-        "SELECT count(*) FROM generate_series(1, 50) j, tidemill.find_job('q', j) f WHERE f.attempt = 1";
-    assert_eq!(bench.number(others).await, 49);
+    assert!(error.as_ref().is_some_and(|error| error.contains("there is no queue \"next\"")), "{error:?}");
+    let (state, attempts, ..) = bench.job(ids[1]).await;
+    assert_eq!((state.as_str(), attempts), ("dead", 1), "what leads to nothing is not held up");
+    assert_eq!(stage(&bench.first).await["state"], json!("running"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
