@@ -304,6 +304,17 @@ mod tests {
     }
 
     #[test]
+    fn a_shadow_puts_no_jobs() -> anyhow::Result<()> {
+        let text = "[queues.q]\n[transforms.watch]\nplugin = \"w\"\nfrom = \"a\"\n\
+                    to = { default = \"b\", jobs = { queue = \"q\" } }\n\
+                    [workers.w]\nplugin = \"w\"\nqueue = \"q\"\n";
+        let plan = plan_of(&stage(text, "watch")?, "sha256:1a2b3c4d").map_err(anyhow::Error::msg)?;
+        assert_eq!(plan.outputs.keys().collect::<Vec<_>>(), ["default"]);
+        assert!(plan_of(&stage(text, "w")?, "sha256:1a2b3c4d").is_err(), "a job is done by one worker");
+        Ok(())
+    }
+
+    #[test]
     fn what_acts_outside_has_no_shadow() -> anyhow::Result<()> {
         let sink = stage("[sinks.out]\nplugin = \"o\"\nfrom = \"a\"\n", "out")?;
         let refused = plan_of(&sink, "sha256:1a2b3c4d").map(|plan| plan.name);

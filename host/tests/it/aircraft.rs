@@ -33,7 +33,12 @@ async fn settle(pool: &PgPool) {
     })
     .await;
     eventually("the jobs are done", PATIENCE, || async {
-        count(pool, "SELECT sum(waiting + scheduled + blocked + running)::bigint FROM tidemill.queue_counts()").await == 0
+        count(
+            pool,
+            "SELECT sum(waiting + scheduled + blocked + running)::bigint FROM tidemill.queue_counts()",
+        )
+        .await
+            == 0
     })
     .await;
 }

@@ -156,7 +156,10 @@ async fn a_paused_queue_gives_nothing_until_it_is_resumed_and_status_and_metrics
     assert_eq!((&queue["name"], &queue["paused"]), (&json!("reports"), &json!(true)));
     assert_eq!((&queue["lease_s"], &queue["concurrency"]), (&json!(60.0), &json!(7)));
     assert!(queue["oldest_waiting_s"].as_f64().is_some_and(|seconds| seconds >= 0.0), "{queue}");
-    assert_eq!(host.get("/v1/queues").await["queues"].as_array().unwrap().len(), 1);
+    let other = QueueName::parse("idle").unwrap();
+    host.state.queues().declare(&other, &json!({})).await.unwrap();
+    assert_eq!(host.get("/v1/queues/idle").await["oldest_waiting_s"], Value::Null);
+    assert_eq!(host.get("/v1/queues").await["queues"].as_array().unwrap().len(), 2);
     host.post("/v1/queues/reports/resume", json!({})).await;
     assert_eq!(ids(&host.post(CLAIM, json!({})).await).len(), 1);
     let gauge = "tidemill_queue_jobs{queue=\"reports\",state=\"running\"} 1";
