@@ -101,7 +101,8 @@ CREATE TYPE tidemill.job_row AS (
 CREATE TABLE tidemill.claims (
     -- Microseconds and chance: a number that a crash made us forget is not given a second time.
     claim      bigint CONSTRAINT claims_pk PRIMARY KEY,
-    queue_id   int NOT NULL CONSTRAINT claims_queue REFERENCES tidemill.queues ON DELETE CASCADE,
+    -- Without a foreign key, whose check would lock the queue's row with each claim.
+    queue_id   int NOT NULL,
     worker     text NOT NULL,
     lease      interval NOT NULL,
     claimed_at timestamptz NOT NULL,
@@ -350,6 +351,7 @@ BEGIN
     FOR v_lane IN 0..7 LOOP
         EXECUTE format('DROP SEQUENCE jobs.%I', format('%s_ids_%s', v_queue.name, v_lane));
     END LOOP;
+    DELETE FROM tidemill.claims c WHERE c.queue_id = v_queue.queue_id;
     DELETE FROM tidemill.queue_waiters w WHERE w.queue_id = v_queue.queue_id;
     DELETE FROM tidemill.queues q WHERE q.queue_id = v_queue.queue_id;
 END $$;
@@ -619,6 +621,36 @@ AS $$
            * (0.9 + 0.2 * random())
 $$;
 
+-- Writes down jobs that are done where they can be looked at, if they can be, straight from their tables. What end_runs does, for
+-- jobs of which nothing else is to be said.
+CREATE FUNCTION tidemill.keep_done(p_queue tidemill.queues, p_claim tidemill.claims, p_places bigint[], p_results bytea[])
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    v_now   timestamptz;
+    v_ended text;
+    v_table text;
+BEGIN
+    IF p_queue.keep = interval '0' THEN
+        RETURN;
+    END IF;
+    v_now := clock_timestamp();
+    v_ended := tidemill.ensure_ended_table(p_queue, v_now);
+    FOR v_table IN
+        SELECT t.table_name FROM tidemill.job_tables t
+         WHERE t.queue_id = p_queue.queue_id AND t.lane >= 0
+           AND EXISTS (SELECT FROM unnest(p_places) p(place) WHERE t.first <= p.place AND t.upper > p.place)
+    LOOP
+        EXECUTE format('INSERT INTO jobs.%I
+                        SELECT j.id, ''done'', tidemill.priority_of(j.place), j.attempt + 1, coalesce(j.max_attempts, $1),
+                               j.enqueued_at, $2, $3, $4, j.key, j.headers, j.payload, %s, NULL
+                          FROM jobs.%I j WHERE j.place = ANY ($5) ON CONFLICT (id) DO NOTHING',
+                       v_ended, CASE WHEN p_results IS NULL THEN 'NULL' ELSE '($6)[array_position($5, j.place)]' END, v_table)
+        USING p_queue.max_attempts, p_claim.claimed_at, v_now, p_claim.worker, p_places, p_results;
+    END LOOP;
+END $$;
+
 -- Ends runs of jobs that a claim held, as their verdicts say: done, retry, snooze, reject, cancel, or lost (the worker fell
 -- silent; the lock of the queue is held). The claim's row is the caller's to change, in the same transaction.
 CREATE FUNCTION tidemill.end_runs(
@@ -632,8 +664,8 @@ DECLARE
     v_ended   tidemill.ended_job[];
     v_uniques text[];
 BEGIN
-    -- Nothing is to be known of them: the end of the claim is all.
-    IF p_queue.keep = interval '0' AND p_queue.history IS NULL AND p_claim.uniques IS NULL AND 'done' = ALL (p_verdicts) THEN
+    IF p_queue.history IS NULL AND p_claim.uniques IS NULL AND 'done' = ALL (p_verdicts) THEN
+        PERFORM tidemill.keep_done(p_queue, p_claim, p_places, p_results);
         RETURN;
     END IF;
     WITH run AS MATERIALIZED (
@@ -812,6 +844,8 @@ DECLARE
     v_taken   tidemill.job_row[];
     v_jobs    tidemill.job_row[] := '{}';
     v_claim   bigint;
+    v_keyed   boolean := v_queue.ordered OR v_queue.per_key IS NOT NULL;
+    v_gappy   boolean := false;
 BEGIN
     IF v_lease NOT BETWEEN interval '1 s' AND interval '24 h' THEN
         RAISE EXCEPTION 'a lease lasts from 1 second to 24 hours, not %', v_lease USING ERRCODE = 'TM005';
@@ -819,7 +853,7 @@ BEGIN
     IF relaxed THEN
         PERFORM set_config('synchronous_commit', 'off', true);
     END IF;
-    PERFORM tidemill.lock_queue(v_queue.queue_id);
+    PERFORM pg_advisory_xact_lock(1953066341, v_queue.queue_id);
     SELECT * INTO v_head FROM tidemill.queue_heads h
      WHERE h.queue_id = v_queue.queue_id ORDER BY h.generation DESC LIMIT 1;
     v_before := v_head;
@@ -834,9 +868,10 @@ BEGIN
           FROM tidemill.claims c WHERE c.claim >= v_head.oldest_claim AND c.queue_id = v_queue.queue_id;
     END IF;
 
-    -- Before the gaps are looked at, so that what is settled is also seen.
-    v_settled := pg_snapshot_xmin(pg_current_snapshot()) >= v_head.aging_since;
     IF v_want > 0 AND v_head.gaps <> '{}' THEN
+        -- Before the gaps are looked at, so that what is settled is also seen.
+        v_settled := pg_snapshot_xmin(pg_current_snapshot()) >= v_head.aging_since;
+        v_gappy := (SELECT count(*) > 1000 FROM unnest(v_head.gaps));
         v_found := '{}';
         FOR v_table IN
             SELECT t.table_name, array_agg(g) AS gaps FROM unnest(v_head.gaps) g
@@ -858,14 +893,13 @@ BEGIN
             v_head.gaps := v_head.gaps - v_head.aging;
             v_head.aging := '{}';
         END IF;
-        v_taken := tidemill.let_in(v_queue, v_head, v_jobs, v_found);
-        v_jobs := v_jobs || v_taken;
-        v_want := v_want - cardinality(v_taken);
+        v_jobs := CASE WHEN v_keyed THEN tidemill.let_in(v_queue, v_head, v_jobs, v_found) ELSE v_found END;
+        v_want := v_want - cardinality(v_jobs);
     END IF;
 
     FOREACH v_lane IN ARRAY '{3,2,1,0,5,4,7,6}'::int[] LOOP
         EXIT WHEN v_want <= 0;
-        IF v_lane & 1 = 0 AND (v_queue.ordered OR v_queue.per_key IS NOT NULL) THEN
+        IF v_keyed AND v_lane & 1 = 0 THEN
             v_taken := tidemill.unblock(v_queue, v_head, v_jobs, v_lane, v_want);
             IF cardinality(v_taken) > 0 THEN
                 v_head.turn := v_taken[cardinality(v_taken)].key;
@@ -876,8 +910,7 @@ BEGIN
         v_last := (v_lane::bigint << 48) + coalesce(pg_sequence_last_value(v_queue.sequences[v_lane + 1]), 0);
         -- A turn takes as many as are wanted; those of busy keys are put aside, and the next turn goes on behind them.
         FOR v_turn IN 1..10 LOOP
-            EXIT WHEN v_want <= 0 OR v_last < v_head.cursors[v_lane + 1]
-                   OR (SELECT count(*) FROM unnest(v_head.gaps)) > 1000;
+            EXIT WHEN v_want <= 0 OR v_last < v_head.cursors[v_lane + 1] OR v_gappy;
             v_found := '{}';
             FOR v_table IN
                 SELECT t.table_name, t.upper FROM tidemill.job_tables t
@@ -896,11 +929,14 @@ BEGIN
                 SELECT v_head.gaps + (int8multirange(int8range(v_head.cursors[v_lane + 1], max(j.place)))
                                       - range_agg(int8range(j.place, j.place + 1)))
                   INTO v_head.gaps FROM unnest(v_found) j;
+                v_gappy := (SELECT count(*) > 1000 FROM unnest(v_head.gaps));
             END IF;
             v_head.cursors[v_lane + 1] := v_found[cardinality(v_found)].place + 1;
-            v_taken := tidemill.let_in(v_queue, v_head, v_jobs, v_found);
-            v_jobs := v_jobs || v_taken;
-            v_want := v_want - cardinality(v_taken);
+            IF v_keyed THEN
+                v_found := tidemill.let_in(v_queue, v_head, v_jobs, v_found);
+            END IF;
+            v_jobs := v_jobs || v_found;
+            v_want := v_want - cardinality(v_found);
         END LOOP;
     END LOOP;
 
@@ -911,7 +947,7 @@ BEGIN
         v_head.aging_since := pg_current_xact_id();
     END IF;
     IF cardinality(v_jobs) > 0 THEN
-        v_claim := greatest((tidemill.micros(v_now) << 10) + floor(random() * 1024)::bigint, v_head.last_claim + 1);
+        v_claim := greatest(((extract(epoch FROM v_now) * 1000000)::bigint << 10) + floor(random() * 1024)::bigint, v_head.last_claim + 1);
         v_head.last_claim := v_claim;
         INSERT INTO tidemill.claims (claim, queue_id, worker, lease, claimed_at, expires_at, places, ids, keys, uniques)
         SELECT v_claim, v_queue.queue_id, coalesce(worker, nullif(current_setting('application_name'), ''), 'sql'), v_lease, v_now,
@@ -922,7 +958,16 @@ BEGIN
           FROM unnest(v_jobs) j;
     END IF;
     IF v_head IS DISTINCT FROM v_before THEN
-        PERFORM tidemill.move_head(v_head);
+        -- Here and not in a function of its own: a claim has this to itself, and it is a tenth of what a claim takes.
+        IF v_head.uses < 200 THEN
+            UPDATE tidemill.queue_heads h
+               SET uses = v_head.uses + 1, cursors = v_head.cursors, gaps = v_head.gaps, aging = v_head.aging,
+                   aging_since = v_head.aging_since, last_claim = v_head.last_claim, oldest_claim = v_head.oldest_claim,
+                   turn = v_head.turn, tended_at = v_head.tended_at, swept_at = v_head.swept_at
+             WHERE h.queue_id = v_head.queue_id AND h.generation = v_head.generation;
+        ELSE
+            PERFORM tidemill.renew_head(v_head);
+        END IF;
     END IF;
     RETURN QUERY
     SELECT v_claim, j.id, j.attempt + 1, coalesce(j.max_attempts, v_queue.max_attempts), tidemill.priority_of(j.place), j.key,
@@ -930,23 +975,15 @@ BEGIN
       FROM unnest(v_jobs) j;
 END $$;
 
--- Writes a head back.
-CREATE FUNCTION tidemill.move_head(p_head tidemill.queue_heads) RETURNS void
+-- Writes a head back as a new row.
+CREATE FUNCTION tidemill.renew_head(p_head tidemill.queue_heads) RETURNS void
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF p_head.uses < 200 THEN
-        UPDATE tidemill.queue_heads h
-           SET uses = p_head.uses + 1, cursors = p_head.cursors, gaps = p_head.gaps, aging = p_head.aging,
-               aging_since = p_head.aging_since, last_claim = p_head.last_claim, oldest_claim = p_head.oldest_claim,
-               turn = p_head.turn, tended_at = p_head.tended_at, swept_at = p_head.swept_at
-         WHERE h.queue_id = p_head.queue_id AND h.generation = p_head.generation;
-    ELSE
-        DELETE FROM tidemill.queue_heads h WHERE h.queue_id = p_head.queue_id AND h.generation = p_head.generation;
-        p_head.generation := p_head.generation + 1;
-        p_head.uses := 0;
-        INSERT INTO tidemill.queue_heads SELECT (p_head).*;
-    END IF;
+    DELETE FROM tidemill.queue_heads h WHERE h.queue_id = p_head.queue_id AND h.generation = p_head.generation;
+    p_head.generation := p_head.generation + 1;
+    p_head.uses := 0;
+    INSERT INTO tidemill.queue_heads SELECT (p_head).*;
 END $$;
 
 -- Which of the jobs that were found may run now; the others are put aside until their key is free.
@@ -960,9 +997,6 @@ DECLARE
     v_in    tidemill.job_row[];
     v_out   tidemill.job_row[];
 BEGIN
-    IF v_limit IS NULL THEN
-        RETURN p_found;
-    END IF;
     WITH busy AS MATERIALIZED (
         SELECT k.key, count(*) AS jobs
           FROM (SELECT unnest(c.keys) AS key FROM tidemill.claims c
