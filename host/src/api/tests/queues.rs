@@ -265,3 +265,21 @@ async fn what_cannot_be_taken_is_refused_with_words_and_nothing_is_put() {
     }
     assert_eq!(host.get("/v1/queues/reports").await["waiting"], 0);
 }
+
+#[tokio::test]
+async fn a_job_whose_key_is_not_text_ends_and_has_its_line_of_history() {
+    let host = TestHost::start().await;
+    host.topic("ended", 1, "json").await;
+    let queue = QueueName::parse("reports").unwrap();
+    host.state.queues().declare(&queue, &json!({ "history": "ended" })).await.unwrap();
+    host.post(JOBS, json!([{ "payload": 1, "key_base64": "/wA=" }, { "payload": 2, "key": "a1" }])).await;
+    let claimed = host.post(CLAIM, json!({ "max_jobs": 2 })).await;
+    let done: Vec<Value> = ids(&claimed).iter().map(|id| json!({ "id": id, "verdict": "done" })).collect();
+    let finish = format!("/v1/queues/reports/claims/{}/finish", claimed["claim"].as_str().unwrap());
+    let ended = host.post(&finish, json!({ "jobs": done })).await;
+    assert_eq!(ended, json!({ "accepted": ids(&claimed), "refused": [] }));
+    let history = host.get("/v1/topics/ended/records?format=page").await;
+    let keys: Vec<&Value> =
+        history["records"].as_array().unwrap().iter().map(|record| &record["value"]["key"]).collect();
+    assert_eq!(keys, [&json!({ "base64": "/wA=" }), &json!("a1")]);
+}
