@@ -21,7 +21,7 @@ soak: ## hurt real hosts and Postgres, and check what came of it (ONLY=R1,R3; SE
 	@scripts/soak.sh $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 setup: ## install what build and tests need (quick when it is there)
-	@scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli browser cargo-deny
+	@scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli queue-peers browser cargo-deny
 
 plugins: ## build the sample plugins, in all languages, into plugins/dist
 	@scripts/setup.sh toolchain plugins guest-languages

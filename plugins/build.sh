@@ -4,8 +4,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-plugins="aircraft-generator latest-position flight-watch log-sink window-counts http-sink http-poller \
-    test-identity test-marked test-misbehave test-reach test-sockets test-spin-describe"
+plugins="aircraft-generator latest-position flight-watch log-sink window-counts http-sink http-poller incident-desk \
+    incident-report test-identity test-marked test-misbehave test-reach test-sockets test-spin-describe test-worker"
 target=wasm32-wasip2
 target_dir=${CARGO_TARGET_DIR:-target}
 

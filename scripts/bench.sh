@@ -4,9 +4,12 @@
 source "$(dirname "$0")/lib.sh"
 
 scripts/setup.sh toolchain postgres duckdb plugins web duckdb-cli
+if [[ " $* " == *" queue"* ]] || ! [[ " $* " =~ " "(append|partitions|fetch|transform|archive|query)" " ]]; then
+    scripts/setup.sh queue-peers
+fi
 if ! [ -x "$(target_dir)/release/tidemill-bench" ]; then
     say "building the measurements (the first time takes some minutes)"
 fi
-# The queries' program belongs to the host; the measurements look for it beside themselves.
-cargo build --release --locked --quiet --package tidemill --bin tidemill-query --package tidemill-bench --bin tidemill-bench
+# Hosts and their program for queries are started by measurements, which look for them beside themselves.
+cargo build --release --locked --quiet --package tidemill --bin tidemill --bin tidemill-query --package tidemill-bench --bin tidemill-bench
 exec "$(target_dir)/release/tidemill-bench" "$@"

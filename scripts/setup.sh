@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs into the project what the build and the tests need: scripts/setup.sh STEP...
 #
-# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer faketime cargo-deny. Without a
-# step: all but the last five, which only tests, benchmarks and lint need, and guest-languages, which tests need and whoever
-# writes plugins in other languages than Rust. Each step is silent when there is nothing to do.
+# Steps: toolchain postgres duckdb plugins guest-languages web duckdb-cli queue-peers browser pgbouncer faketime cargo-deny.
+# Without a step: all but the last six, which only tests, benchmarks and lint need, and guest-languages, which tests need and
+# whoever writes plugins in other languages than Rust. Each step is silent when there is nothing to do.
 #
 # Nothing is installed outside the project's .setup, web/node_modules and the Rust toolchain, except by root: a browser
 # with apt-get, and /var/lib/tidemill-setup when the user that Postgres runs as cannot reach the project.
@@ -253,6 +253,24 @@ step_duckdb_cli() {
         mark_done duckdb-cli "$wanted"
     else
         say "not to be had from pip; what compares with DuckDB itself will say that it is skipped"
+    fi
+}
+
+# What the queues are measured beside: pgmq's SQL, and graphile-worker with the Node.js that it asks for. Measurements say what
+# is not there, so this step never fails.
+step_queue_peers() {
+    local wanted
+    wanted=$(fingerprint scripts/requirements-pgmq.txt scripts/npm/graphile-worker)
+    if is_done queue-peers "$wanted" && [ -f "$setup/pip-pgmq/pgmq/sql/pgmq.sql" ]; then
+        return
+    fi
+    say "installing pgmq from PyPI and graphile-worker from npm, which queues are measured beside"
+    if have python3 && quietly python3 -m pip install --disable-pip-version-check --no-deps --only-binary=:all: \
+        --require-hashes --target "$setup/pip-pgmq" --upgrade -r scripts/requirements-pgmq.txt &&
+        (npm_packages graphile-worker "$setup/npm/graphile-worker"); then
+        mark_done queue-peers "$wanted"
+    else
+        say "not to be had; what queues are compared with will say that it is missing"
     fi
 }
 

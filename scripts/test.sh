@@ -4,7 +4,7 @@
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli browser pgbouncer faketime
+scripts/setup.sh toolchain postgres duckdb plugins guest-languages web duckdb-cli queue-peers browser pgbouncer faketime
 export NO_COLOR=1 CARGO_TERM_COLOR=never RUST_BACKTRACE=${RUST_BACKTRACE:-1}
 unset FORCE_COLOR
 

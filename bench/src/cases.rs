@@ -4,7 +4,9 @@ pub mod append;
 pub mod archive;
 pub mod disk;
 pub mod fetch;
+pub mod held;
 pub mod query;
+pub mod queue;
 pub mod transform;
 
 mod history;
@@ -31,6 +33,10 @@ pub enum Case {
     Archive,
     /// A GROUP BY over archived records, beside DuckDB's own command line.
     Query,
+    /// Jobs a second and how soon they are begun, beside pgmq and graphile-worker.
+    Queue,
+    /// Queues while a session holds a snapshot for ten minutes, beside pgmq.
+    QueueHeld,
 }
 
 impl Case {
@@ -42,6 +48,8 @@ impl Case {
             Self::Transform => transform::run(scale).await,
             Self::Archive => archive::run(server, scale).await,
             Self::Query => query::run(server, scale).await,
+            Self::Queue => queue::run(server, scale).await,
+            Self::QueueHeld => held::run(server, scale).await,
         }
     }
 }

@@ -14,6 +14,10 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "B/record")]
     BytesPerRecord,
+    #[serde(rename = "rows")]
+    Rows,
+    #[serde(rename = "%")]
+    Percent,
 }
 
 /// The figures of one variant.

@@ -71,6 +71,8 @@ fn line(row: &Row, case: &str) -> [String; 9] {
         Unit::PerSecond => "/s",
         Unit::Milliseconds => "ms",
         Unit::BytesPerRecord => "B/record",
+        Unit::Rows => "rows",
+        Unit::Percent => "%",
     };
     let spread = match row.values.len() {
         0 | 1 => String::new(),

@@ -22,6 +22,15 @@ pub struct Scale {
     pub queried: usize,
     /// Span of the segments that are archived: the records are appended within one and sealed when it is over.
     pub segment: Duration,
+    /// Jobs that are put before they are done one by one, and in batches; and the longest time that this may take.
+    pub single_jobs: usize,
+    pub batched_jobs: usize,
+    pub burning: Duration,
+    /// How long single jobs are put at a steady pace.
+    pub pacing: Duration,
+    /// How long a snapshot is held, and the jobs that are done before and at the end as fast as it goes.
+    pub held: Duration,
+    pub held_jobs: usize,
 }
 
 impl Scale {
@@ -36,6 +45,12 @@ impl Scale {
             archived: 1_040_000,
             queried: 10_000_000,
             segment: Duration::from_secs(15),
+            single_jobs: 5_000,
+            batched_jobs: 100_000,
+            burning: Duration::from_secs(4),
+            pacing: Duration::from_secs(5),
+            held: Duration::from_secs(600),
+            held_jobs: 20_000,
         }
     }
 
@@ -47,6 +62,11 @@ impl Scale {
             fetched: 200_000,
             transformed: 100,
             queried: 1_000_000,
+            single_jobs: 3_000,
+            batched_jobs: 50_000,
+            burning: Duration::from_secs(2),
+            pacing: Duration::from_secs(3),
+            held: Duration::from_secs(30),
             ..Self::full()
         }
     }
@@ -62,6 +82,12 @@ impl Scale {
             archived: 5_000,
             queried: 5_000,
             segment: Duration::from_secs(2),
+            single_jobs: 100,
+            batched_jobs: 2_000,
+            burning: Duration::from_millis(500),
+            pacing: Duration::from_millis(500),
+            held: Duration::from_millis(500),
+            held_jobs: 500,
         }
     }
 }

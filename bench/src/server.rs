@@ -71,6 +71,23 @@ impl Server {
         format!("bench_{}", self.topics.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// For a host of its own.
+    pub fn url(&self) -> &str {
+        self.embedded.url()
+    }
+
+    /// How programs other than ours connect, as psql takes it from its environment.
+    pub fn variables(&self) -> Result<[(&'static str, String); 4]> {
+        let options = pool::connect_options(self.embedded.url(), &self.settings)?;
+        let socket = options.get_socket().map(|socket| socket.display().to_string());
+        Ok([
+            ("PGHOST", socket.unwrap_or_else(|| options.get_host().to_owned())),
+            ("PGPORT", options.get_port().to_string()),
+            ("PGUSER", options.get_username().to_owned()),
+            ("PGDATABASE", options.get_database().context("the server's URL names no database")?.to_owned()),
+        ])
+    }
+
     pub async fn execute(&self, sql: impl Into<String>) -> Result<()> {
         let sql: String = sql.into();
         sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&self.pool).await.with_context(|| sql)?;
@@ -122,6 +139,11 @@ impl Server {
 /// Processor time of this process.
 pub fn own_cpu() -> Duration {
     Stat::read("/proc/self/stat").map_or(Duration::ZERO, |stat| time(stat.own))
+}
+
+/// Processor time of another process; None if it is not there.
+pub fn cpu_of(process: u32) -> Option<Duration> {
+    Stat::read(&format!("/proc/{process}/stat")).map(|stat| time(stat.own))
 }
 
 /// What `/proc/<pid>/stat` says, in ticks of the clock.

@@ -18,6 +18,7 @@ mod r15;
 mod r18;
 mod r19;
 mod r2;
+mod r20;
 mod r21;
 mod r3;
 mod r4;
@@ -56,6 +57,7 @@ pub const ALL: &[Case] = &[
     r15::CASE,
     r18::CASE,
     r19::CASE,
+    r20::CASE,
     r21::CASE,
     fleet::CASE,
     storm::CASE,

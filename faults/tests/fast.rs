@@ -127,6 +127,11 @@ fn r19_a_transaction_pooler_changes_nothing() {
 }
 
 #[test]
+fn r20_each_job_is_done_once_whatever_happens_to_workers() {
+    run("R20");
+}
+
+#[test]
 fn r21_a_host_that_leaves_hands_over() {
     run("R21");
 }

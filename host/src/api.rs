@@ -20,6 +20,7 @@ mod path;
 mod plugins;
 pub mod produce;
 mod query;
+mod queues;
 mod rates;
 mod reading;
 mod records;
@@ -54,6 +55,7 @@ use crate::log::offsets::Groups;
 use crate::pg::durability::Durability;
 use crate::pipeline::runtime::Runtime;
 use crate::query::Queries;
+use crate::queue::Queues;
 use crate::replay::Replay;
 use crate::tables::Tables;
 use body::BodyBudget;
@@ -141,6 +143,10 @@ impl ApiState {
             status: StatusCache::default(),
             shutdown: CancellationToken::new(),
         }
+    }
+
+    fn queues(&self) -> &Queues {
+        &self.runtime.services().queues
     }
 
     fn letters(&self) -> &Letters {

@@ -31,6 +31,7 @@ use crate::pipeline::stage::Services;
 use crate::pipeline::watch;
 use crate::plugin::{EngineError, EngineOptions, PluginEngine};
 use crate::query::{Queries, QueryOptions};
+use crate::queue::Queues;
 use crate::registry::Registry;
 use crate::replay::Replay;
 use crate::segments::{Maintainer, MaintainerOptions};
@@ -206,6 +207,7 @@ impl App {
             shares: shares.clone(),
             registry: Registry::new(pool.clone()),
             letters: letters.clone(),
+            queues: Queues::new(log.clone()),
             host: host.clone(),
         };
         // Of what a query reads, this is the part that is not archived.
@@ -265,6 +267,7 @@ impl App {
         app.tasks.spawn(app.log.clone().watch_server(token.clone()));
         app.tasks.spawn(runtime.clone().converge(token.clone()));
         app.tasks.spawn(runtime.clone().shadows(token.clone()));
+        app.tasks.spawn(runtime.clone().fire_crons(token.clone()));
         app.tasks.spawn(watch::watch(runtime.clone(), options.pipelines, token.clone()));
         app.tasks.spawn(shares.keep(app.log.hub().clone(), token.clone()));
         app.tasks.spawn(runtime.sample_rates(token));

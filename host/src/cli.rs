@@ -2,15 +2,18 @@
 //!
 //! Exit codes: 0 done, 1 something failed while running, 2 the input is wrong (usage, a pipeline file, a plugin).
 
+mod carried;
 pub mod check;
 pub mod client;
 pub mod consume;
 pub mod dlq;
 pub mod group;
+pub mod job;
 pub mod output;
 pub mod plugin;
 pub mod produce;
 pub mod query;
+pub mod queue;
 pub mod schema;
 pub mod status;
 pub mod topic;
@@ -46,6 +49,8 @@ enum Verb {
     Query(query::QueryArgs),
     Group(group::GroupArgs),
     Dlq(dlq::DlqArgs),
+    Queue(queue::QueueArgs),
+    Job(job::JobArgs),
     Plugin(plugin::PluginArgs),
     Status(status::StatusArgs),
     Schema(schema::SchemaArgs),
@@ -73,6 +78,8 @@ pub fn run() -> ExitCode {
             Verb::Query(args) => query::run(args).await,
             Verb::Group(args) => group::run(args).await,
             Verb::Dlq(args) => dlq::run(args).await,
+            Verb::Queue(args) => queue::run(args).await,
+            Verb::Job(args) => job::run(args).await,
             Verb::Plugin(args) => plugin::run(args).await,
             Verb::Status(args) => status::run(args).await,
             Verb::Schema(args) => schema::run(args),

@@ -6,11 +6,13 @@
 //! | [`document`], [`key_path`] | TOML that knows where each key stands |
 //! | [`file`], [`schema`], [`shape`] | keys and types, as Rust types and as a JSON Schema; the check against it |
 //! | [`validate`], [`links`] | values of one file; what ties sections and files together |
+//! | [`cron`] | schedules: five fields, in UTC |
 //! | [`grants`] | what a plugin may import, and which origins it may ask |
 //! | [`plugins`] | where components are looked for |
 //! | [`error`], [`suggest`], [`units`], [`secret`] | the words of errors, near names, "64MiB" and "30s", secrets |
 //! | [`plan`], [`diff`] | what comes out, and what changes from one to the next |
 
+pub mod cron;
 pub mod diff;
 pub mod document;
 pub mod error;

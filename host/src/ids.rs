@@ -176,6 +176,14 @@ name!(
     TopicName, "topic", 48, Alphabet::Sql
 );
 name!(
+    /// A queue of jobs. Its name is written where topics are, so it has the same form.
+    QueueName, "queue", 48, Alphabet::Sql
+);
+name!(
+    /// One schedule of a queue.
+    CronName, "cron", 64, Alphabet::Kebab
+);
+name!(
     /// A consumer group.
     GroupName, "consumer group", 64, Alphabet::Kebab
 );

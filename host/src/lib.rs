@@ -9,6 +9,7 @@ pub mod api;
 pub mod pipeline;
 
 pub mod letters;
+pub mod queue;
 pub mod state;
 
 pub mod plugin;

@@ -1,4 +1,4 @@
-//! The plugin host: WebAssembly components behind four typed calls.
+//! The plugin host: WebAssembly components behind five typed calls.
 //!
 //! [`PluginEngine::load`] turns bytes into a [`Plugin`] whose type has been checked against the world of its kind;
 //! [`Plugin::instantiate`] gives an [`Instance`], described and configured; its calls take and give whole batches.
@@ -56,6 +56,9 @@ pub use bindings::shared::tidemill::plugin::types::{
 };
 pub use bindings::sink::exports::tidemill::plugin::delivering::Token;
 pub use bindings::transform::exports::tidemill::plugin::transforming::Outcome;
+pub use bindings::worker::exports::tidemill::plugin::working::{
+    Job, Outcome as WorkOutcome, RetryJob, Verdict,
+};
 pub use context::{Context, Seed};
 pub use descriptor::{check_config, config_validator};
 pub use engine::{EngineError, EngineOptions, MAX_LIVE_INSTANCES, PluginEngine, TICK};
@@ -80,11 +83,14 @@ pub enum PluginKind {
     Materializer,
     /// Hands messages to something outside.
     Sink,
+    /// Does jobs of a queue.
+    Worker,
 }
 
 impl PluginKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 4] = [Self::Producer, Self::Transform, Self::Materializer, Self::Sink];
+    pub const ALL: [Self; 5] =
+        [Self::Producer, Self::Transform, Self::Materializer, Self::Sink, Self::Worker];
 
     /// The lower-case name, as in pipeline files.
     pub fn as_str(self) -> &'static str {
@@ -93,6 +99,7 @@ impl PluginKind {
             Self::Transform => "transform",
             Self::Materializer => "materializer",
             Self::Sink => "sink",
+            Self::Worker => "worker",
         }
     }
 
@@ -103,6 +110,7 @@ impl PluginKind {
             Self::Transform => "tidemill:plugin/transform@0.1.0",
             Self::Materializer => "tidemill:plugin/materializer@0.1.0",
             Self::Sink => "tidemill:plugin/sink@0.1.0",
+            Self::Worker => "tidemill:plugin/worker@0.1.0",
         }
     }
 
@@ -113,7 +121,18 @@ impl PluginKind {
             Self::Transform => "tidemill:plugin/transforming",
             Self::Materializer => "tidemill:plugin/materializing",
             Self::Sink => "tidemill:plugin/delivering",
+            Self::Worker => "tidemill:plugin/working",
         }
+    }
+
+    /// Whether what it answers may hold records for ports.
+    pub fn emits(self) -> bool {
+        matches!(self, Self::Producer | Self::Transform | Self::Worker)
+    }
+
+    /// Whether a stage of this kind can grant it: jobs have no partition, so there is no state that a worker could own.
+    pub fn can_be_granted(self, grant: Grant) -> bool {
+        grant != Grant::State || self != Self::Worker
     }
 }
 

@@ -1,7 +1,7 @@
 //! Generates the Rust bindings of the plugin interface into `OUT_DIR`, one file for each world.
 //!
-//! A build script and not `wit_bindgen::generate!`: the four worlds all export `lifecycle`, and the macro that
-//! exports an interface is named after the interface alone, so four public ones collide in one crate. Here the name
+//! A build script and not `wit_bindgen::generate!`: the five worlds all export `lifecycle`, and the macro that
+//! exports an interface is named after the interface alone, so five public ones collide in one crate. Here the name
 //! gets the world in front.
 
 use std::{env, error::Error, fs, path::Path};
@@ -14,7 +14,7 @@ const WIT: [&str; 2] = ["../wit", "../../wit/0.1.0"];
 
 /// The world that is generated first holds the interfaces that all share; the others refer to it.
 const FIRST: &str = "transform";
-const OTHERS: [&str; 3] = ["producer", "materializer", "sink"];
+const OTHERS: [&str; 4] = ["producer", "materializer", "sink", "worker"];
 const SHARED: [&str; 2] = ["types", "log"];
 
 /// What a plugin may import beside `log`, each by a grant of its stage. A component imports only what its code calls.

@@ -39,6 +39,18 @@ pub fn syncs(folder: &Path, time: Duration) -> Result<Sample> {
     Ok(Sample::timed(syncs, started.elapsed()))
 }
 
+/// How long each of these syncs takes.
+pub fn sync_times(folder: &Path, time: Duration) -> Result<Vec<Duration>> {
+    let mut file = Scratch::new(folder)?;
+    let (started, mut times) = (Instant::now(), Vec::new());
+    while started.elapsed() < time {
+        let before = Instant::now();
+        file.write(&[1; 8192])?;
+        times.push(before.elapsed());
+    }
+    Ok(times)
+}
+
 /// A file with its blocks in place, so that a sync writes data and no metadata. It goes when it is dropped.
 struct Scratch {
     file: File,

@@ -106,7 +106,8 @@ async fn misbehave(run: Run) -> Result<Verdict> {
 /// Until the topics have so many segments that the archiver can take: made faster than a bucket that misbehaves can hold them,
 /// they would only wait longer.
 async fn wait_for_segments(cluster: &Cluster, wanted: u64) -> Result<()> {
-    let sql = "SELECT count(DISTINCT segment_id) FROM tidemill.segment_ranges WHERE first_offset < next_offset";
+    let sql =
+        "SELECT count(DISTINCT segment_id) FROM tidemill.segment_ranges WHERE first_offset < next_offset";
     while cluster.server.ask::<i64>(sql).await?.cast_unsigned() < wanted {
         sleep(Duration::from_secs(1)).await;
     }

@@ -74,8 +74,18 @@ impl BodyBudget {
 
     /// Reads a JSON document.
     pub async fn json<T: DeserializeOwned>(&self, headers: &HeaderMap, body: Body) -> Result<T, ApiError> {
+        self.json_within(headers, body, MAX_COMMAND).await
+    }
+
+    /// Reads a JSON document of at most `limit` bytes.
+    pub async fn json_within<T: DeserializeOwned>(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<T, ApiError> {
         require_json(headers)?;
-        let body = self.read(headers, body, MAX_COMMAND).await?;
+        let body = self.read(headers, body, limit).await?;
         serde_json::from_slice(&body.bytes).map_err(|error| {
             ApiError::bad_request("bad_json", format!("the body is not what is expected: {error}"))
                 .hint("GET /v1/openapi.json describes each body")
@@ -89,7 +99,7 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
     Some(value.split(';').next()?.trim().to_ascii_lowercase())
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
+pub fn require_json(headers: &HeaderMap) -> Result<(), ApiError> {
     match media_type(headers).as_deref() {
         Some("application/json") => Ok(()),
         found => Err(unsupported(found, "application/json")),

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::clock::rfc3339;
 use crate::config::plan::Format;
 use crate::ids::{LogEpoch, Micros};
-use crate::record::Record;
+use crate::record::{Header, Record};
 
 /// Writes records one after the other into `out`.
 #[derive(Debug)]
@@ -77,8 +77,17 @@ impl RecordWriter {
         self.text("\"");
         self.key(record.key.as_deref());
         self.payload(&record.payload);
+        self.headers(&record.headers);
+        if let Some(LogEpoch(epoch)) = self.log_epoch {
+            self.text(",\"log_epoch\":");
+            self.json(&epoch);
+        }
+    }
+
+    /// As a member of an object that has others before it.
+    pub fn headers(&mut self, headers: &[Header]) {
         self.text(",\"headers\":[");
-        for (index, header) in record.headers.iter().enumerate() {
+        for (index, header) in headers.iter().enumerate() {
             self.text(if index == 0 { "[" } else { ",[" });
             self.json(&header.name);
             self.text(",");
@@ -93,13 +102,10 @@ impl RecordWriter {
             self.text("]");
         }
         self.text("]");
-        if let Some(LogEpoch(epoch)) = self.log_epoch {
-            self.text(",\"log_epoch\":");
-            self.json(&epoch);
-        }
     }
 
-    fn key(&mut self, key: Option<&[u8]>) {
+    /// The same: `key`, or `key_base64` if it is not text.
+    pub fn key(&mut self, key: Option<&[u8]>) {
         match key.map(|key| (key, std::str::from_utf8(key))) {
             None => self.text(",\"key\":null"),
             Some((_, Ok(text))) => {
@@ -113,7 +119,8 @@ impl RecordWriter {
         }
     }
 
-    fn payload(&mut self, payload: &[u8]) {
+    /// The same: `value`, `text` or `base64`.
+    pub fn payload(&mut self, payload: &[u8]) {
         let Ok(text) = std::str::from_utf8(payload) else {
             self.text(",\"base64\":");
             self.json(&STANDARD.encode(payload));
@@ -130,11 +137,11 @@ impl RecordWriter {
         }
     }
 
-    fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
+    pub fn json<T: Serialize + ?Sized>(&mut self, value: &T) {
         // Writing a number or a string into memory does not fail.
         let _ = serde_json::to_writer(&mut self.out, value);
     }

@@ -13,6 +13,7 @@ use crate::ids::{NameError, Offset, Partition};
 use crate::letters::LetterError;
 use crate::log::{AppendError, FetchError, LogError};
 use crate::pipeline::reload::PushError;
+use crate::queue::QueueError;
 use crate::registry::RegistryError;
 use crate::replay::ReplayError;
 use crate::tables::TableError;
@@ -257,6 +258,26 @@ impl From<LetterError> for ApiError {
             LetterError::Impossible(_) => Self::conflict("dead_letter_orphaned", message)
                 .hint("start the pipeline with that group, or drop the letter"),
             LetterError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        let message = error.to_string();
+        match error {
+            QueueError::Unknown(_) if message.starts_with("there is no queue") => {
+                Self::not_found("queue_not_found", message).hint(
+                    "GET /v1/queues lists them; [queues.NAME] in a pipeline file or tidemill.create_queue makes one",
+                )
+            }
+            QueueError::Unknown(_) => Self::not_found("job_not_found", message)
+                .hint("it may have ended longer ago than the queue keeps jobs"),
+            QueueError::Fenced(_) => Self::conflict("claim_lost", message)
+                .hint("its lease ran out or its jobs have ended: give up what came of them, and claim anew"),
+            QueueError::Invalid(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_job", message),
+            QueueError::Impossible(_) => Self::conflict("job_impossible", message),
+            QueueError::Postgres(error) => error.into(),
         }
     }
 }

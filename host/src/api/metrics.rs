@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::error::ApiError;
 use super::params::Params;
+use crate::queue::remote::QueueInfo;
 
 /// The recorder of this process. It is global, as the macros of `metrics` are, and made once, before anything counts.
 fn recorder() -> Option<&'static PrometheusHandle> {
@@ -32,7 +33,7 @@ pub fn start() {
 }
 
 fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_gauge!(
         "tidemill_topic_next_offsets",
         Unit::Count,
@@ -52,6 +53,31 @@ fn describe() {
     describe_gauge!("tidemill_http_streams", Unit::Count, "Open streams");
     describe_gauge!("tidemill_process_resident_bytes", Unit::Bytes, "Memory of the process");
     describe_counter!("tidemill_http_records_in_total", Unit::Count, "Records appended through HTTP");
+    describe_gauge!(
+        "tidemill_queue_jobs",
+        Unit::Count,
+        "Jobs of a queue: waiting, scheduled, blocked, running, dead; all but the first and running up to 100,000"
+    );
+    describe_gauge!(
+        "tidemill_queue_oldest_waiting_seconds",
+        Unit::Seconds,
+        "How long the job of a queue that is next has been waiting"
+    );
+    describe_gauge!("tidemill_queue_paused", Unit::Count, "1 while a queue is paused");
+    describe_counter!("tidemill_jobs_total", Unit::Count, "Runs of jobs that a worker has ended, by verdict");
+    describe_counter!(
+        "tidemill_jobs_refused_total",
+        Unit::Count,
+        "Runs whose end came after the job was lost"
+    );
+    describe_gauge!("tidemill_jobs_running", Unit::Count, "Jobs in calls of a worker in this host");
+    describe_histogram!(
+        "tidemill_job_wait_seconds",
+        Unit::Seconds,
+        "From when a job could run until its call began"
+    );
+    describe_histogram!("tidemill_job_run_seconds", Unit::Seconds, "Time of one call of a worker");
+    describe_counter!("tidemill_http_jobs_in_total", Unit::Count, "Jobs put through HTTP");
     describe_counter!("tidemill_stage_records_in_total", Unit::Count, "Records a stage has read");
     describe_counter!("tidemill_stage_records_out_total", Unit::Count, "Records a stage has put out");
     describe_counter!("tidemill_stage_refused_total", Unit::Count, "Records a stage has refused");
@@ -114,6 +140,23 @@ pub fn group_lag(group: &str, topic: &str, lag: u64) {
 pub fn archive_lag(segments: i64, seconds: f64) {
     metrics::gauge!("tidemill_archive_waiting_segments").set(segments as f64);
     metrics::gauge!("tidemill_archive_lag_seconds").set(seconds);
+}
+
+pub fn queue(info: &QueueInfo) {
+    let (count, queue) = (&info.count, &info.count.queue);
+    let jobs = [
+        ("waiting", count.waiting),
+        ("scheduled", count.scheduled),
+        ("blocked", count.blocked),
+        ("running", count.running),
+        ("dead", count.dead),
+    ];
+    for (state, jobs) in jobs {
+        metrics::gauge!("tidemill_queue_jobs", "queue" => queue.clone(), "state" => state).set(jobs as f64);
+    }
+    metrics::gauge!("tidemill_queue_oldest_waiting_seconds", "queue" => queue.clone())
+        .set(info.oldest_waiting.unwrap_or(0.0));
+    metrics::gauge!("tidemill_queue_paused", "queue" => queue.clone()).set(f64::from(u8::from(count.paused)));
 }
 
 /// Called once a second: gauges of the process, and room for old samples.

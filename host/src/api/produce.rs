@@ -5,7 +5,7 @@
 //! kept byte for byte.
 //! Bound: a body of 8 MiB and 100,000 records, within the budget of all bodies ([`super::body`]).
 
-mod array;
+pub mod array;
 pub mod key;
 mod lines;
 
@@ -33,7 +33,7 @@ use lines::Lines;
 /// Records in one request: what they take beside their payloads is bounded too.
 const MAX_RECORDS: usize = 100_000;
 /// Bytes of one record.
-const MAX_RECORD: usize = 1 << 20;
+pub const MAX_RECORD: usize = 1 << 20;
 /// Longest name of a producer and longest key, in bytes, before our prefix.
 const MAX_PRODUCER: usize = 200;
 
@@ -41,7 +41,7 @@ const KINDS: &str = "application/x-ndjson, text/plain, application/octet-stream 
 
 /// A record and where the request wants it.
 #[derive(Debug)]
-struct Placed {
+pub struct Placed {
     record: NewRecord,
     partition: Option<Partition>,
 }

@@ -13,6 +13,8 @@ use crate::archive::picture;
 use crate::log::LogError;
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Queues are counted less often: it is a count of rows.
+const QUEUES_EVERY: u32 = 5;
 /// Samples that a rate spans.
 const WINDOW: usize = 11;
 
@@ -68,7 +70,7 @@ impl Rates {
 pub async fn sample(state: ApiState, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    for round in 0u32.. {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
@@ -80,6 +82,12 @@ pub async fn sample(state: ApiState, shutdown: CancellationToken) {
         match counts {
             Ok(counts) => state.rates.add(Instant::now(), counts),
             Err(error) => tracing::debug!(%error, "a sample of the rates was left out"),
+        }
+        if round.is_multiple_of(QUEUES_EVERY) {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = look_at_queues(&state) => {}
+            }
         }
         metrics::upkeep(state.streams.open());
     }
@@ -101,6 +109,13 @@ async fn look(state: &ApiState) -> Result<BTreeMap<Counted, u64>, LogError> {
     let (segments, seconds) = picture::waiting(state.log.pool()).await?;
     metrics::archive_lag(segments, seconds);
     Ok(counts)
+}
+
+async fn look_at_queues(state: &ApiState) {
+    match state.queues().infos(None).await {
+        Ok(queues) => queues.iter().for_each(metrics::queue),
+        Err(error) => tracing::debug!(%error, "queues were not counted"),
+    }
 }
 
 #[cfg(test)]

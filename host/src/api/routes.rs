@@ -11,9 +11,10 @@ use tower_http::compression::CompressionLayer;
 
 use super::error::ApiError;
 use super::guard::{self, Guard};
+use super::queues::{claims, jobs};
 use super::{
-    ApiState, groups, letters, metrics, openapi, plugins, produce, query, records, segments, status, stream,
-    tables, topics, web,
+    ApiState, groups, letters, metrics, openapi, plugins, produce, query, queues, records, segments, status,
+    stream, tables, topics, web,
 };
 
 /// One method of one path.
@@ -75,6 +76,19 @@ pub fn all() -> Vec<Route> {
         write(Method::DELETE, "/v1/dead-letters/{id}", delete(letters::remove)),
         write(Method::POST, "/v1/dead-letters/redrive", post(letters::redrive)),
         write(Method::POST, "/v1/dead-letters/drop", post(letters::drop)),
+        read("/v1/queues", get(queues::list)),
+        read("/v1/queues/{queue}", get(queues::describe)),
+        write(Method::POST, "/v1/queues/{queue}/pause", post(queues::pause)),
+        write(Method::POST, "/v1/queues/{queue}/resume", post(queues::resume)),
+        read("/v1/queues/{queue}/jobs", get(jobs::list)),
+        write(Method::POST, "/v1/queues/{queue}/jobs", post(jobs::enqueue)),
+        read("/v1/queues/{queue}/jobs/{id}", get(jobs::show)),
+        write(Method::DELETE, "/v1/queues/{queue}/jobs/{id}", delete(jobs::remove)),
+        write(Method::POST, "/v1/queues/{queue}/jobs/{id}/retry", post(jobs::retry)),
+        write(Method::POST, "/v1/queues/{queue}/jobs/{id}/cancel", post(jobs::cancel)),
+        write(Method::POST, "/v1/queues/{queue}/claim", post(claims::claim)),
+        write(Method::POST, "/v1/queues/{queue}/claims/{claim}/extend", post(claims::extend)),
+        write(Method::POST, "/v1/queues/{queue}/claims/{claim}/finish", post(claims::finish)),
         Route { method: Method::POST, path: "/v1/query", handler: post(query::run), compress: false },
     ]
 }

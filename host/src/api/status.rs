@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use super::error::ApiError;
 use super::groups::GroupView;
 use super::params::Params;
+use super::queues::{self, QueueView};
 use super::topics::{self, TopicView};
 use super::{ApiState, metrics};
 use crate::clock::rfc3339;
@@ -53,6 +54,7 @@ struct Status<'a> {
     topics: Vec<TopicView>,
     groups: Vec<GroupView>,
     dead_letters: Vec<LetterCount>,
+    queues: Vec<QueueView>,
     tables: Vec<TableInfo>,
     hosts: Vec<HostView>,
 }
@@ -111,10 +113,11 @@ pub async fn status(State(state): State<ApiState>, uri: Uri) -> Result<Response,
 
 async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
     let hosts = Hosts::new(state.log.pool().clone());
-    let (topics, lags, dead_letters, tables, hosts, server) = tokio::try_join!(
+    let (topics, lags, dead_letters, queues, tables, hosts, server) = tokio::try_join!(
         topics::views(state),
         async { state.groups.list().await.map_err(ApiError::from) },
         async { state.letters().counts().await.map_err(ApiError::from) },
+        queues::views(state),
         async { state.tables.list().await.map_err(ApiError::from) },
         async { hosts.list().await.map_err(ApiError::from) },
         async { state.log.server_facts().await.map_err(ApiError::from) },
@@ -143,6 +146,7 @@ async fn make(state: &ApiState) -> Result<Bytes, ApiError> {
         topics,
         groups: lags.into_iter().map(|lag| GroupView::new(state, lag)).collect(),
         dead_letters,
+        queues,
         tables,
         hosts,
     };

@@ -3,22 +3,16 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::Invalid;
+use super::carried::{cut, headers, key, payload};
 use super::client::views::{DeadLetter, DeadLetterPage};
 use super::client::{Client, ClientArgs};
 use super::output::{count, plain, print, print_json, print_table, short_digest, size, table};
-
-/// Errors are cut past this many characters in a list.
-const ERROR_SHOWN: usize = 72;
-/// Bytes of a line of a hex dump.
-const HEX_LINE: usize = 16;
 
 /// List, show, redrive and drop dead letters: messages that a stage gave up on
 #[derive(Args, Debug)]
@@ -223,14 +217,6 @@ fn letter_table(letters: &[DeadLetter]) -> Table {
     out
 }
 
-fn cut(error: &str) -> String {
-    let line = plain(error);
-    match line.char_indices().nth(ERROR_SHOWN) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line,
-    }
-}
-
 async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let client = args.client.connect()?;
     let answer: Value = client.get(&["v1", "dead-letters", &args.id.to_string()]).await?;
@@ -262,47 +248,15 @@ fn described(letter: &DeadLetter, record: &Value, hex: bool) -> anyhow::Result<S
         ("redriven", plain(letter.redriven_at.as_deref().unwrap_or("-"))),
         ("attempts", letter.attempts.to_string()),
         ("error", format!("{}: {}", plain(&letter.kind), plain(&letter.error))),
-        ("key", text("key").or(text("key_base64").map(|key| format!("base64 {key}"))).unwrap_or("-".into())),
+        ("key", key(record)),
     ];
     for (name, value) in lines {
         let _ = writeln!(out, "{name:<10} {value}");
     }
-    for header in record["headers"].as_array().into_iter().flatten() {
-        let value = match (&header[1], header[1]["base64"].as_str()) {
-            (Value::String(value), _) => plain(value),
-            (_, Some(coded)) => format!("base64 {}", plain(coded)),
-            _ => String::new(),
-        };
-        let _ = writeln!(out, "{:<10} {}: {value}", "header", plain(header[0].as_str().unwrap_or_default()));
-    }
+    out.push_str(&headers(record));
     let _ = writeln!(out, "{:<10} {}\n", "payload", size(letter.bytes));
-    match (record["text"].as_str(), record["base64"].as_str()) {
-        (Some(text), _) if !hex => out.push_str(&lines_of(text)),
-        (Some(text), _) => out.push_str(&hex_dump(text.as_bytes())),
-        (None, coded) => out.push_str(&hex_dump(&STANDARD.decode(coded.unwrap_or_default())?)),
-    }
+    out.push_str(&payload(record, hex)?);
     Ok(out)
-}
-
-/// Text as it is, but for the control characters that could steer a terminal.
-fn lines_of(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c };
-    let mut out: String = text.chars().map(shown).collect();
-    if !out.ends_with('\n') {
-        out.push('\n');
-    }
-    out
-}
-
-fn hex_dump(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for (line, part) in bytes.chunks(HEX_LINE).enumerate() {
-        let digits: Vec<String> = part.iter().map(|byte| format!("{byte:02x}")).collect();
-        let shown = |byte: &u8| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' };
-        let text: String = part.iter().map(shown).collect();
-        let _ = writeln!(out, "{:08x}  {:<47}  {text}", line * HEX_LINE, digits.join(" "));
-    }
-    out
 }
 
 async fn redrive(args: ChangeArgs) -> anyhow::Result<()> {

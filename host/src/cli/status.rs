@@ -12,6 +12,7 @@ use super::client::ClientArgs;
 use super::client::views::{DeadLetterCount, HostInfo, Pipeline, Status, TableInfo};
 use super::group::group_table;
 use super::output::{count, plain, print, print_json, rate, seconds, short_digest, size, table};
+use super::queue::queue_table;
 use super::topic::topic_table;
 
 /// Clears the screen and goes to its top left corner.
@@ -92,6 +93,7 @@ fn screen(status: &Status) -> String {
     }
     section(&mut out, "topics", &topic_table(&status.topics));
     section(&mut out, "consumer groups", &group_table(&status.groups));
+    section(&mut out, "queues", &queue_table(&status.queues));
     section(&mut out, "dead letters", &letter_counts(&status.dead_letters));
     section(&mut out, "tables", &table_table(&status.tables));
     // One host alone is the one at the top.
@@ -131,14 +133,15 @@ fn stage_table(pipeline: &Pipeline) -> Table {
             Some(version) => format!("{} {version}", stage.plugin),
             None => stage.plugin.clone(),
         };
-        let to: Vec<&str> = stage.to.values().map(String::as_str).collect();
+        let to: Vec<&str> = stage.to.values().chain(stage.to_queues.values()).map(String::as_str).collect();
+        let from = stage.from.as_deref().or(stage.queue.as_deref());
         out.add_row([
             plain(&stage.name),
             plain(&stage.kind),
             plain(&plugin),
             stage.digest.as_deref().map_or_else(|| "-".to_string(), short_digest),
             plain(&stage.state),
-            plain(stage.from.as_deref().unwrap_or("-")),
+            plain(from.unwrap_or("-")),
             if to.is_empty() { "-".to_string() } else { plain(&to.join(", ")) },
             rate(stage.records_in_per_second),
             rate(stage.records_out_per_second),

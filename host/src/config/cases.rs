@@ -100,13 +100,12 @@ fn valid_files_fit_the_schema_that_editors_use() -> Result<()> {
 fn the_ready_pipelines_load_together() -> Result<()> {
     let plan = load(Path::new("../pipelines"))?;
     let aircraft = plan.pipelines.get("aircraft").context("aircraft")?;
-    assert_eq!(aircraft.topics.len(), 3);
-    assert_eq!(aircraft.stages.len(), 3);
+    assert_eq!((aircraft.topics.len(), aircraft.queues.len(), aircraft.stages.len()), (5, 1, 5));
     let fields = aircraft.topics.get("positions").and_then(|t| t.schema.as_ref());
     let first = fields.and_then(|f| f.pointer("/0/name")).and_then(Value::as_str);
     assert_eq!(first, Some("id"), "fields are in file order");
     assert!(diff(&plan, &plan).is_empty());
-    assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);
+    assert_eq!(diff(&Plan::default(), &plan).stages.len(), 5);
     Ok(())
 }
 
@@ -134,6 +133,7 @@ fn the_reference_names_every_key() -> Result<()> {
         let written = [
             format!("`{key}`"),
             format!("`{parent}.{key}`"),
+            format!("`{parent}.NAME.{key}`"),
             format!("`{key}."),
             format!("`[{key}]`"),
             format!("`[{key}."),
@@ -173,10 +173,10 @@ fn the_examples_of_the_page_on_grants_are_valid() -> Result<()> {
 fn the_examples_of_the_reference_are_valid() -> Result<()> {
     let reference = std::fs::read_to_string("../docs/pipelines.md")?;
     let examples = examples(&reference);
-    ensure!(examples.len() == 4, "{} examples were found", examples.len());
+    ensure!(examples.len() == 5, "{} examples were found", examples.len());
     let text = format!(
-        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n",
-        examples[2], examples[0], examples[1], examples[3]
+        "[pipeline]\nname = \"p\"\n[topics.approaches]\n[topics.alerts]\n[topics.incident_reports]\n[sinks.s]\nplugin = \"x\"\nfrom = \"alerts\"\n{}\n{}\n{}\n{}\n{}\n",
+        examples[3], examples[0], examples[1], examples[2], examples[4]
     );
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("p.toml");

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{PipelinePlan, Plan, StagePlan, TopicPlan};
-use crate::ids::{PipelineName, StageName, TopicName};
+use super::plan::{PipelinePlan, Plan, QueuePlan, StagePlan, TopicPlan};
+use crate::ids::{PipelineName, QueueName, StageName, TopicName};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -23,16 +23,21 @@ pub struct StageKey {
 /// What is not named here stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// A pipeline has changed if one of its topics, stages or tests has.
+    /// A pipeline has changed if one of its topics, queues, stages or tests has.
     pub pipelines: BTreeMap<PipelineName, Change>,
     /// A topic is removed when no pipeline declares it any more; its data is not touched by that.
     pub topics: BTreeMap<TopicName, Change>,
+    /// As for topics: what no pipeline declares any more stays.
+    pub queues: BTreeMap<QueueName, Change>,
     pub stages: BTreeMap<StageKey, Change>,
 }
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        self.pipelines.is_empty() && self.topics.is_empty() && self.stages.is_empty()
+        self.pipelines.is_empty()
+            && self.topics.is_empty()
+            && self.queues.is_empty()
+            && self.stages.is_empty()
     }
 }
 
@@ -40,6 +45,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Diff {
     Diff {
         pipelines: changes(&contents(old), &contents(new)),
         topics: changes(&topics(old), &topics(new)),
+        queues: changes(&queues(old), &queues(new)),
         stages: changes(&stages(old), &stages(new)),
     }
 }
@@ -56,7 +62,8 @@ fn changes<K: Ord + Clone, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K,
 
 /// Pipelines without the place of their file: a file may move.
 fn contents(plan: &Plan) -> BTreeMap<PipelineName, impl PartialEq + '_> {
-    let content = |p: &'_ PipelinePlan| (p.topics.clone(), p.stages.clone(), p.tests.clone());
+    let content =
+        |p: &'_ PipelinePlan| (p.topics.clone(), p.queues.clone(), p.stages.clone(), p.tests.clone());
     plan.pipelines.iter().map(|(name, pipeline)| (name.clone(), content(pipeline))).collect()
 }
 
@@ -64,6 +71,11 @@ fn contents(plan: &Plan) -> BTreeMap<PipelineName, impl PartialEq + '_> {
 fn topics(plan: &Plan) -> BTreeMap<TopicName, &TopicPlan> {
     let topics = plan.pipelines.values().flat_map(|p| &p.topics);
     topics.map(|(name, topic)| (name.clone(), topic)).collect()
+}
+
+fn queues(plan: &Plan) -> BTreeMap<QueueName, &QueuePlan> {
+    let queues = plan.pipelines.values().flat_map(|p| &p.queues);
+    queues.map(|(name, queue)| (name.clone(), queue)).collect()
 }
 
 fn stages(plan: &Plan) -> BTreeMap<StageKey, &StagePlan> {

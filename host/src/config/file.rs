@@ -10,7 +10,7 @@ use super::grants::{Grant, Method};
 use super::plan::{Acks, Format, OnError, Start};
 use super::schema;
 
-/// A Tidemill pipeline: topics, the stages between them, and tests of the stages.
+/// A Tidemill pipeline: topics, queues, the stages between them, and tests of the stages.
 #[derive(JsonSchema)]
 #[schemars(title = "Tidemill pipeline", deny_unknown_fields)]
 #[allow(
@@ -22,6 +22,9 @@ pub struct PipelineFile {
     /// Topics this pipeline needs. A topic that exists already is brought in line with what stands here.
     #[schemars(default)]
     pub topics: BTreeMap<String, Topic>,
+    /// Queues of jobs. A queue that exists already is brought in line with what stands here.
+    #[schemars(default)]
+    pub queues: BTreeMap<String, Queue>,
     /// Stages that make records out of something that is not a topic.
     #[schemars(default, schema_with = "schema::producers")]
     pub producers: BTreeMap<String, Stage>,
@@ -34,6 +37,9 @@ pub struct PipelineFile {
     /// Stages that hand messages to something outside, at least once.
     #[schemars(default, schema_with = "schema::sinks")]
     pub sinks: BTreeMap<String, Stage>,
+    /// Stages that do the jobs of a queue, each at least once; what it leads to is committed once.
+    #[schemars(default, schema_with = "schema::workers")]
+    pub workers: BTreeMap<String, Stage>,
     /// Run by `tidemill check`, without Postgres: a stage's plugin on given input.
     #[schemars(default)]
     pub tests: Vec<Test>,
@@ -113,6 +119,68 @@ pub enum FieldType {
     Decimal(#[schemars(range(min = 0, max = 18))] u8),
 }
 
+/// A queue: jobs, each for one worker at a time until it is done.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// How long a worker may be silent before its jobs are given to another, 1s to 24h. Default "30s".
+    #[schemars(example = "30s", extend("default" = "30s"))]
+    pub lease: Option<String>,
+    /// Runs of one job before it is dead, 1 to 1000. Default 10.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 10))]
+    pub max_attempts: Option<u32>,
+    /// How long a job that failed waits for its next run.
+    #[serde(default)]
+    pub backoff: JobBackoff,
+    /// Jobs running at once over all hosts, 1 to 10,000. Default: as many as workers take.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub concurrency: Option<u32>,
+    /// Jobs of one key running at once, 1 to 1000. Default: any number.
+    #[schemars(range(min = 1, max = 1000))]
+    pub per_key: Option<u32>,
+    /// Whether jobs of one key run one at a time in the order in which they came, also over retries. Default false.
+    #[serde(default)]
+    pub ordered: bool,
+    /// How long finished jobs and their results can be looked at, 0s to 30d. Default "1h".
+    #[schemars(example = "1h", extend("default" = "1h"))]
+    pub keep: Option<String>,
+    /// A topic in which each job that ended becomes a record.
+    #[schemars(example = &"report_jobs")]
+    pub history: Option<String>,
+    /// Jobs that are put into the queue again and again, by name.
+    #[serde(default)]
+    pub cron: BTreeMap<String, Cron>,
+}
+
+/// How long a job that failed waits: doubled with each attempt, and a tenth more or less by chance.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobBackoff {
+    /// After the first attempt, 10ms to 24h. Default "1s".
+    #[schemars(example = "1s", extend("default" = "1s"))]
+    pub first: Option<String>,
+    /// At most, 10ms to 30d. Default "1h".
+    #[schemars(example = "1h", extend("default" = "1h"))]
+    pub longest: Option<String>,
+}
+
+/// A job that is put into its queue at each time of a schedule, once over all hosts.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cron {
+    /// When, in UTC: minute, hour, day of month, month, day of week; or "@hourly", "@daily", "@weekly", "@monthly", "@yearly".
+    #[schemars(example = "0 3 * * *")]
+    pub schedule: String,
+    /// What the job carries: text as it is, or a table that becomes a JSON object.
+    #[schemars(example = serde_json::json!({ "kind": "nightly" }))]
+    pub payload: Payload,
+    /// Its key.
+    pub key: Option<String>,
+    /// 1 (first) to 4. Default 2.
+    #[schemars(range(min = 1, max = 4), extend("default" = 2))]
+    pub priority: Option<u8>,
+}
+
 /// A stage: one plugin between topics.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -125,12 +193,18 @@ pub struct Stage {
     /// The topic it reads.
     #[schemars(example = &"positions")]
     pub from: Option<String>,
+    /// The queue whose jobs it does.
+    #[schemars(example = &"reports")]
+    pub queue: Option<String>,
+    /// Calls at once on each host, each with an instance of its own, 1 to 256. Default 4.
+    #[schemars(range(min = 1, max = 256), extend("default" = 4))]
+    pub concurrency: Option<u32>,
     /// Its consumer group. Default: the stage's name.
     pub group: Option<String>,
     /// Where a new group begins. Default "earliest".
     pub start: Option<Start>,
-    /// The topic it writes, or a table of output port = topic.
-    #[schemars(example = &"positions", example = serde_json::json!({ "default": "enriched", "alerts": "alerts" }))]
+    /// The topic it writes, or a table of output port = topic, or port = { queue = "NAME" } for jobs.
+    #[schemars(example = &"positions", example = serde_json::json!({ "default": "enriched", "jobs": { "queue": "reports" } }))]
     pub to: Option<Outputs>,
     /// Handed to the plugin, which says what it takes. Secrets: { env = "NAME" } or { file = "PATH" }.
     #[schemars(example = serde_json::json!({ "rate": 1000 }))]
@@ -171,8 +245,25 @@ pub struct Stage {
 pub enum Outputs {
     /// A topic, for the port `default`.
     One(String),
-    /// Output port = topic.
-    Ports(BTreeMap<String, String>),
+    /// Output port = topic or { queue = "NAME" }.
+    Ports(BTreeMap<String, Destination>),
+}
+
+/// Where what comes out of a port goes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Destination {
+    /// A topic.
+    Topic(String),
+    Queue(QueueRef),
+}
+
+/// A queue: each emission becomes a job.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QueueRef {
+    /// Its name.
+    pub queue: String,
 }
 
 /// What one instance of a plugin may use.
@@ -252,6 +343,9 @@ pub struct Batch {
     /// Messages at most (for a producer: records it may return), 1 to 10,000. Default 1000.
     #[schemars(range(min = 1, max = 10_000), extend("default" = 1000))]
     pub records: Option<u32>,
+    /// Jobs for one call of a worker, 1 to 1000. Default 1.
+    #[schemars(range(min = 1, max = 1000), extend("default" = 1))]
+    pub jobs: Option<u32>,
     /// Payload bytes at most, 1KiB to 16MiB; a single larger message still goes through alone. Default "1MiB".
     #[schemars(example = "1MiB", extend("default" = "1MiB"))]
     pub bytes: Option<String>,

@@ -48,6 +48,7 @@ fn plan(drafts: Vec<Draft>) -> Plan {
             name: name.clone(),
             file: draft.doc.file,
             topics: draft.topics,
+            queues: draft.queues,
             stages: draft.stages,
             tests: draft.tests,
         };

@@ -8,14 +8,22 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cron::Schedule;
 use super::grants::{Grant, HttpPlan};
 use super::secret::StageConfig;
-use crate::ids::{GroupName, PipelineName, StageName, TableName, TopicName};
+use crate::ids::{CronName, GroupName, PipelineName, QueueName, StageName, TableName, TopicName};
 
 /// All pipelines a host is to run. The empty plan is what a host starts from.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     pub pipelines: BTreeMap<PipelineName, PipelinePlan>,
+}
+
+impl Plan {
+    /// A queue as the files declare it: alike in all of them.
+    pub fn queue(&self, name: &QueueName) -> Option<&QueuePlan> {
+        self.pipelines.values().find_map(|pipeline| pipeline.queues.get(name))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +32,7 @@ pub struct PipelinePlan {
     /// Where it was read from, for messages.
     pub file: PathBuf,
     pub topics: BTreeMap<TopicName, TopicPlan>,
+    pub queues: BTreeMap<QueueName, QueuePlan>,
     pub stages: BTreeMap<StageName, StagePlan>,
     pub tests: Vec<StageTest>,
 }
@@ -90,6 +99,53 @@ pub enum Acks {
     Relaxed,
 }
 
+/// A queue of jobs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueuePlan {
+    pub name: QueueName,
+    /// How long a worker may be silent before its jobs are given to another, 1 s..=24 h; default 30 s.
+    pub lease: Duration,
+    /// Runs of one job before it is dead, 1..=1000; default 10.
+    pub max_attempts: u32,
+    pub backoff: JobBackoff,
+    /// Jobs running at once over all hosts, 1..=10,000; None is as many as are claimed.
+    pub concurrency: Option<u32>,
+    /// Jobs of one key running at once, 1..=1000; None is any number.
+    pub per_key: Option<u32>,
+    /// Jobs of one key run one at a time in the order in which they came, also over retries.
+    pub ordered: bool,
+    /// How long finished jobs and their results can be looked at, 0..=30 days; default 1 h.
+    pub keep: Duration,
+    /// Where each job that ended becomes a record.
+    pub history: Option<TopicName>,
+    pub crons: BTreeMap<CronName, CronPlan>,
+}
+
+/// How long a job that failed waits: doubled with each attempt, with a tenth of chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JobBackoff {
+    /// 10 ms..=24 h; default 1 s.
+    pub first: Duration,
+    /// 10 ms..=30 days, not below `first`; default 1 h.
+    pub longest: Duration,
+}
+
+impl Default for JobBackoff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(3600) }
+    }
+}
+
+/// A job that is put into its queue again and again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CronPlan {
+    pub schedule: Schedule,
+    pub payload: String,
+    pub key: Option<String>,
+    /// 1 (first) to 4; None: what the queue gives a job.
+    pub priority: Option<u8>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StageKind {
@@ -97,6 +153,7 @@ pub enum StageKind {
     Transform,
     Materializer,
     Sink,
+    Worker,
 }
 
 impl fmt::Display for StageKind {
@@ -106,6 +163,7 @@ impl fmt::Display for StageKind {
             Self::Transform => "transform",
             Self::Materializer => "materializer",
             Self::Sink => "sink",
+            Self::Worker => "worker",
         })
     }
 }
@@ -128,10 +186,12 @@ pub struct StagePlan {
     /// None: it never stops.
     pub breaker: Option<Breaker>,
     pub batch: BatchLimits,
-    /// What it reads; None for a producer.
+    /// What it reads; None for a producer and a worker.
     pub input: Option<Input>,
-    /// Output port -> topic. `default` is the unnamed port. Empty for materializers and sinks.
-    pub outputs: BTreeMap<String, TopicName>,
+    /// What it works on. Workers only.
+    pub jobs: Option<JobsPlan>,
+    /// Output port -> topic or queue. `default` is the unnamed port. Empty for materializers and sinks.
+    pub outputs: BTreeMap<String, Target>,
     /// Table in the plugin's descriptor -> table in Postgres. Materializers only.
     pub tables: BTreeMap<String, TableName>,
 }
@@ -153,6 +213,54 @@ pub struct Input {
     pub topic: TopicName,
     pub group: GroupName,
     pub start: Start,
+}
+
+/// What a worker takes from its queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobsPlan {
+    pub queue: QueueName,
+    /// Calls at once on each host, each with an instance of its own, 1..=256; default 4.
+    pub concurrency: u32,
+    /// Jobs given to one call, 1..=1000; default 1.
+    pub batch: u32,
+}
+
+/// Where what comes out of a port goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    Topic(TopicName),
+    /// Each emission becomes a job.
+    Queue(QueueName),
+}
+
+impl Target {
+    pub fn topic(&self) -> Option<&TopicName> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Queue(_) => None,
+        }
+    }
+
+    pub fn queue(&self) -> Option<&QueueName> {
+        match self {
+            Self::Topic(_) => None,
+            Self::Queue(queue) => Some(queue),
+        }
+    }
+
+    /// The name alone: a host has no topic and queue of one name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Topic(topic) => topic.as_str(),
+            Self::Queue(queue) => queue.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Where a group that does not exist yet begins.

@@ -60,15 +60,37 @@ pub fn required(kind: StageKind) -> &'static [&'static str] {
         StageKind::Transform => &["plugin", "from", "to"],
         StageKind::Materializer => &["plugin", "from", "tables"],
         StageKind::Sink => &["plugin", "from"],
+        StageKind::Worker => &["plugin", "queue"],
     }
 }
 
 fn absent(kind: StageKind) -> &'static [&'static str] {
     match kind {
-        StageKind::Producer => &["from", "group", "start", "tables", "on_error", "max_attempts", "breaker"],
-        StageKind::Transform => &["tables"],
-        StageKind::Materializer => &["to"],
-        StageKind::Sink => &["to", "tables"],
+        StageKind::Producer => &[
+            "from",
+            "group",
+            "start",
+            "tables",
+            "on_error",
+            "max_attempts",
+            "breaker",
+            "queue",
+            "concurrency",
+        ],
+        StageKind::Transform => &["tables", "queue", "concurrency"],
+        StageKind::Materializer => &["to", "queue", "concurrency"],
+        StageKind::Sink => &["to", "tables", "queue", "concurrency"],
+        StageKind::Worker => {
+            &["from", "group", "start", "tables", "on_error", "max_attempts", "breaker", "probation"]
+        }
+    }
+}
+
+/// A worker is given jobs, all others are given messages.
+fn batch_keys(kind: StageKind) -> &'static [&'static str] {
+    match kind {
+        StageKind::Worker => &["jobs"],
+        _ => &["records", "bytes", "linger"],
     }
 }
 
@@ -76,6 +98,10 @@ fn stages(generator: &mut SchemaGenerator, kind: StageKind) -> Schema {
     let mut stage = generator.subschema_for::<Stage>();
     if let Some(Value::Object(properties)) = stage.get_mut("properties") {
         properties.retain(|key, _| !absent(kind).contains(&key.as_str()));
+        let batch = properties.get_mut("batch").and_then(|batch| batch.get_mut("properties"));
+        if let Some(batch) = batch.and_then(Value::as_object_mut) {
+            batch.retain(|key, _| batch_keys(kind).contains(&key.as_str()));
+        }
     }
     stage.insert("required".to_string(), required(kind).into());
     let mut map = Map::new();
@@ -98,6 +124,10 @@ pub fn materializers(generator: &mut SchemaGenerator) -> Schema {
 
 pub fn sinks(generator: &mut SchemaGenerator) -> Schema {
     stages(generator, StageKind::Sink)
+}
+
+pub fn workers(generator: &mut SchemaGenerator) -> Schema {
+    stages(generator, StageKind::Worker)
 }
 
 #[cfg(test)]
@@ -123,5 +153,9 @@ mod tests {
         assert!(properties("producers").get("to").is_some());
         assert!(properties("sinks").get("to").is_none());
         assert!(properties("materializers").get("tables").is_some());
+        assert!(properties("workers").get("from").is_none());
+        assert!(properties("workers").pointer("/batch/properties/jobs").is_some());
+        assert!(properties("workers").pointer("/batch/properties/records").is_none());
+        assert!(properties("transforms").pointer("/batch/properties/jobs").is_none());
     }
 }

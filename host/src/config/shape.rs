@@ -15,11 +15,12 @@ use super::schema;
 use super::suggest;
 
 /// The sections of stages.
-pub const SECTIONS: [(&str, StageKind); 4] = [
+pub const SECTIONS: [(&str, StageKind); 5] = [
     ("producers", StageKind::Producer),
     ("transforms", StageKind::Transform),
     ("materializers", StageKind::Materializer),
     ("sinks", StageKind::Sink),
+    ("workers", StageKind::Worker),
 ];
 
 /// Checks the file, and takes out of `json` what is wrong, so that the rest can be looked at as well.

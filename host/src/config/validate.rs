@@ -2,6 +2,7 @@
 //! as a whole. What ties several sections or files together is in [`super::links`].
 
 mod grants;
+mod queue;
 mod stage;
 mod tests;
 mod topic;
@@ -18,16 +19,17 @@ use super::document::{Document, Mark};
 use super::error::ConfigError;
 use super::file;
 use super::key_path::KeyPath;
-use super::plan::{StageKind, StagePlan, StageTest, TopicPlan};
+use super::plan::{QueuePlan, StageKind, StagePlan, StageTest, TopicPlan};
 use super::secret::Vault;
 use super::shape::{self, SECTIONS};
-use crate::ids::{NameError, PipelineName, StageName, TopicName};
+use crate::ids::{NameError, PipelineName, QueueName, StageName, TopicName};
 
 /// A file on its way to a plan. Parts with mistakes are missing.
 pub struct Draft {
     pub doc: Document,
     pub name: Option<PipelineName>,
     pub topics: BTreeMap<TopicName, TopicPlan>,
+    pub queues: BTreeMap<QueueName, QueuePlan>,
     pub stages: BTreeMap<StageName, StagePlan>,
     pub tests: Vec<StageTest>,
 }
@@ -44,10 +46,11 @@ pub fn draft(doc: Document, vault: &Vault<'_>) -> (Draft, Vec<ConfigError>) {
     let mut reader = Reader { doc: &doc, vault, errors };
     let name = reader.pipeline_name(&json);
     let topics = reader.topics(&json);
+    let queues = reader.queues(&json);
     let stages = reader.stages(&json);
     let tests = tests::read(&mut reader, &json, &stages);
     let errors = reader.errors;
-    let draft = Draft { doc, name, topics, stages, tests };
+    let draft = Draft { doc, name, topics, queues, stages, tests };
     (draft, errors)
 }
 
@@ -76,6 +79,19 @@ impl Reader<'_> {
             }
         }
         topics
+    }
+
+    fn queues(&mut self, json: &Value) -> BTreeMap<QueueName, QueuePlan> {
+        let mut queues = BTreeMap::new();
+        for (name, value) in tables(json, "queues") {
+            let path = KeyPath::of(["queues", name]);
+            let name = self.name::<QueueName>(&path, Mark::Key, name);
+            let written = self.section(&path, value);
+            if let Some((name, written)) = name.zip(written) {
+                queues.insert(name.clone(), queue::read(self, &path, name, written));
+            }
+        }
+        queues
     }
 
     fn stages(&mut self, json: &Value) -> BTreeMap<StageName, StagePlan> {

@@ -1,12 +1,13 @@
-//! The page `docs/sql.md` is true: every ```sql block runs through psql in order, and each ```text block after one is
-//! exactly what psql printed. `terminal 2` on a block means a second session, `fails` that it must hit an error.
+//! The pages `docs/sql.md` and `docs/queues.md` are true: every ```sql block runs through psql in order, and each ```text block
+//! after one is exactly what psql printed. `terminal 2` on a block means a second session, `fails` that it must hit an error.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::pg::testing::database;
 
-const PAGE: &str = include_str!("../../../docs/sql.md");
+const LOG: &str = include_str!("../../../docs/sql.md");
+const QUEUES: &str = include_str!("../../../docs/queues.md");
 const DONE: &str = "--- the block is done ---";
 
 struct Block {
@@ -31,11 +32,12 @@ fn blocks(page: &str) -> Vec<Block> {
         match info.split_once(' ').unwrap_or((info, "")) {
             ("sql", how) => blocks.push(Block {
                 line: number + 1,
-                terminal: usize::from(how == "terminal 2"),
-                fails: how == "fails",
+                terminal: usize::from(how.starts_with("terminal 2")),
+                fails: how.ends_with("fails"),
                 sql: text,
                 output: None,
             }),
+            ("toml", "") => {}
             ("text", "") => blocks.last_mut().unwrap().output = Some(text),
             other => panic!("line {}: what is a {other:?} block?", number + 1),
         }
@@ -85,17 +87,27 @@ impl Drop for Psql {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_of_the_sql_page_does_what_it_says() {
+    hold("docs/sql.md", LOG).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_example_of_the_page_about_queues_does_what_it_says() {
+    hold("docs/queues.md", QUEUES).await;
+}
+
+/// Runs a page in two sessions.
+async fn hold(name: &str, page: &str) {
     let database = database().await;
     let mut terminals = [Psql::start(&database.url), Psql::start(&database.url)];
-    let blocks = blocks(PAGE);
-    assert!(blocks.len() > 12 && blocks.iter().any(|block| block.terminal == 1));
+    let blocks = blocks(page);
+    assert!(blocks.len() >= 8 && blocks.iter().any(|block| block.terminal == 1));
     for block in blocks {
         let printed = terminals[block.terminal].run(&block.sql);
-        assert_eq!(printed.contains("ERROR:"), block.fails, "docs/sql.md, line {}:\n{printed}", block.line);
+        assert_eq!(printed.contains("ERROR:"), block.fails, "{name}, line {}:\n{printed}", block.line);
         if let Some(output) = block.output {
             assert!(
                 printed == output,
-                "docs/sql.md, line {}: psql printed\n{printed}\nand the page shows\n{output}",
+                "{name}, line {}: psql printed\n{printed}\nand the page shows\n{output}",
                 block.line
             );
         }

@@ -18,7 +18,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::ids::TopicId;
+use crate::ids::{QueueName, TopicId};
 use crate::pg::pool::Pool;
 
 mod listener;
@@ -31,6 +31,8 @@ pub const PLUGINS: &str = "tidemill_plugins";
 pub const HOSTS: &str = "tidemill_hosts";
 /// Says that dead letters were queued; `tidemill.redrive` sends it.
 pub const LETTERS: &str = "tidemill_letters";
+/// Says that a queue, the payload, has jobs that wait; `tidemill.enqueue` sends it while a worker waits.
+pub const JOBS: &str = "tidemill_jobs";
 
 /// The shortest time between two NOTIFYs of one hub.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +51,8 @@ struct Shared {
     sender: String,
     /// One entry for each topic that somebody waits for.
     topics: Mutex<HashMap<TopicId, watch::Sender<()>>>,
+    /// The same for queues.
+    queues: Mutex<HashMap<QueueName, watch::Sender<()>>>,
     /// Topics that other processes have not been told of. Bounded by the number of topics.
     dirty: Mutex<BTreeSet<TopicId>>,
     send: Notify,
@@ -57,7 +61,7 @@ struct Shared {
     letters: watch::Sender<()>,
 }
 
-/// Waits for a topic to grow, for [`PLUGINS`], [`HOSTS`] or [`LETTERS`]. Made before the first read, it misses nothing that
+/// Waits for a topic to grow, for jobs of a queue, for [`PLUGINS`], [`HOSTS`] or [`LETTERS`]. Made before the first read, it misses nothing that
 /// comes after.
 #[derive(Debug)]
 pub struct Waiter(watch::Receiver<()>);
@@ -69,6 +73,7 @@ impl NotifyHub {
         let shared = Arc::new(Shared {
             sender: format!("{:016x}", fastrand::u64(..)),
             topics: Mutex::default(),
+            queues: Mutex::default(),
             dirty: Mutex::default(),
             send: Notify::new(),
             plugins: watch::Sender::new(()),
@@ -97,6 +102,20 @@ impl NotifyHub {
             topics.retain(|_, waiters| waiters.receiver_count() > 0);
         }
         Waiter(topics.entry(topic).or_insert_with(|| watch::Sender::new(())).subscribe())
+    }
+
+    /// Says that jobs of a queue were committed, to the workers of this process.
+    pub fn enqueued(&self, queue: &QueueName) {
+        self.shared.wake_queue(queue);
+    }
+
+    /// Waits for jobs of a queue from now on.
+    pub fn jobs(&self, queue: &QueueName) -> Waiter {
+        let mut queues = locked(&self.shared.queues);
+        if !queues.contains_key(queue) {
+            queues.retain(|_, waiters| waiters.receiver_count() > 0);
+        }
+        Waiter(queues.entry(queue.clone()).or_insert_with(|| watch::Sender::new(())).subscribe())
     }
 
     /// Waits for [`PLUGINS`] from now on.
@@ -133,13 +152,19 @@ impl Shared {
         }
     }
 
+    fn wake_queue(&self, queue: &QueueName) {
+        if let Some(waiters) = locked(&self.queues).get(queue) {
+            waiters.send_replace(());
+        }
+    }
+
     fn wake_all(&self) {
         self.plugins.send_replace(());
         self.hosts.send_replace(());
         self.letters.send_replace(());
-        locked(&self.topics).values().for_each(|waiters| {
+        for waiters in locked(&self.topics).values().chain(locked(&self.queues).values()) {
             waiters.send_replace(());
-        });
+        }
     }
 
     /// Acts on a payload, which anybody may have sent: what is not understood is ignored.

@@ -1,4 +1,4 @@
-//! The one commit: offset or position, state, table rows, dead letters and outputs, or none of them.
+//! The one commit: offset or position, state, table rows, dead letters, jobs and outputs, or none of them.
 //!
 //! Guarantee: the first statement checks the lease's epoch and the offset it expects, in the same transaction as the rest.
 //! Order: the counters of output partitions come last, sorted, since their locks hold up every other append.
@@ -16,7 +16,7 @@ use super::status::State;
 use super::version::Version;
 use crate::config::plan::Acks;
 use crate::crash;
-use crate::ids::{Offset, TopicName};
+use crate::ids::{Offset, QueueName, TopicName};
 use crate::letters::Letter;
 use crate::letters::redrive::{self as letters, settle_in};
 use crate::log::append::{InputRange, Lineage, OutBatch, append_in};
@@ -24,6 +24,7 @@ use crate::log::encode::headers_to_json;
 use crate::log::offsets::{CommitError, Lease, SourceLease, advance_in, advance_source_in, hold_in};
 use crate::log::{AppendError, LogError};
 use crate::pg::pool::{Pool, Session};
+use crate::queue::{QueueError, enqueue_in};
 use crate::tables::apply::apply_in;
 use crate::tables::late::apply_late_in;
 
@@ -47,6 +48,8 @@ enum WriteError {
     Moot,
     #[error(transparent)]
     Append(#[from] AppendError),
+    #[error("queue {queue}: {error}")]
+    Enqueue { queue: QueueName, error: QueueError },
     #[error(transparent)]
     Postgres(#[from] sqlx::Error),
 }
@@ -91,9 +94,7 @@ pub async fn commit(
         if matches!(error, WriteError::Moot) && !tried {
             return Ok(Committed::Moot);
         }
-        if let WriteError::Append(error) = &error
-            && is_final(error)
-        {
+        if is_final(&error) {
             return Err(StageError::Fatal(format!("the output cannot be stored: {error}")));
         }
         tried = true;
@@ -129,8 +130,17 @@ pub async fn commit(
     Ok(Committed::Stored)
 }
 
-/// Whether the same append can never succeed.
-fn is_final(error: &AppendError) -> bool {
+/// Whether the same write can never succeed.
+fn is_final(error: &WriteError) -> bool {
+    match error {
+        WriteError::Append(error) => append_is_final(error),
+        WriteError::Enqueue { error, .. } => enqueue_is_final(error),
+        WriteError::Commit(_) | WriteError::Moot | WriteError::Postgres(_) => false,
+    }
+}
+
+/// The same of an append.
+pub fn append_is_final(error: &AppendError) -> bool {
     matches!(
         error,
         AppendError::TopicGone { .. }
@@ -139,6 +149,11 @@ fn is_final(error: &AppendError) -> bool {
             | AppendError::RequestTooLarge { .. }
             | AppendError::Invalid(_)
     )
+}
+
+/// The same of new jobs.
+pub fn enqueue_is_final(error: &QueueError) -> bool {
+    matches!(error, QueueError::Unknown(_) | QueueError::Invalid(_) | QueueError::Impossible(_))
 }
 
 async fn wait(duration: Duration, token: &CancellationToken) {
@@ -158,6 +173,9 @@ fn fenced(stage: &Stage, step: Step<'_>) -> StageError {
 fn after(stage: &Stage, effects: &Effects) {
     for topic in effects.topics() {
         stage.services.log.hub().appended(topic);
+    }
+    for (queue, _) in &effects.jobs {
+        stage.services.queues.wake(queue);
     }
     for (table, _) in &effects.tables {
         table.wake();
@@ -212,6 +230,10 @@ async fn write(
             bury(&mut transaction, stage, &topic.name, letter, digest).await?;
         }
     }
+    for (queue, jobs) in &effects.jobs {
+        let enqueued = enqueue_in(&mut transaction, queue, jobs).await;
+        enqueued.map_err(|error| WriteError::Enqueue { queue: queue.clone(), error })?;
+    }
     for output in &effects.outputs {
         let identity = output.index.iter().enumerate().all(|(at, index)| at == *index as usize);
         let lineage = Lineage {
@@ -237,9 +259,10 @@ async fn write(
     Ok(())
 }
 
-/// A producer whose topics all take the risk does not wait for the disk.
+/// A producer whose topics all take the risk does not wait for the disk. Jobs never take it.
 fn relaxed(effects: &Effects) -> bool {
-    !effects.outputs.is_empty() && effects.outputs.iter().all(|output| output.topic.acks == Acks::Relaxed)
+    let topics = !effects.outputs.is_empty() && effects.jobs.is_empty();
+    topics && effects.outputs.iter().all(|output| output.topic.acks == Acks::Relaxed)
 }
 
 async fn standing(stage: &Stage, step: Step<'_>) -> Result<Standing, LogError> {

@@ -65,6 +65,7 @@ impl From<StageKind> for PluginKind {
             StageKind::Transform => Self::Transform,
             StageKind::Materializer => Self::Materializer,
             StageKind::Sink => Self::Sink,
+            StageKind::Worker => Self::Worker,
         }
     }
 }

@@ -1,15 +1,19 @@
 //! What one batch led to, sorted out of a plugin's answer. Pure: nothing here waits or writes.
 
+pub mod jobs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::ids::{Micros, Partition, TopicId};
+use crate::ids::{Micros, Partition, QueueName, TopicId};
 use crate::log::{Topic, partition_of};
 use crate::plugin::{
-    CallError, Change as TableChange, Emission, Refusal, Refused, RowChange as PluginChange, Value,
+    CallError, Change as TableChange, DEFAULT_PORT, Emission, Refusal, Refused, RowChange as PluginChange,
+    Value,
 };
+use crate::queue::NewJob;
 use crate::record::{Header, NewRecord, Record};
 use crate::state::StateChanges;
 use crate::tables::Table;
@@ -21,11 +25,48 @@ use crate::tables::spec::{Cell, Change, RowChange};
 pub struct Effects {
     /// Sorted by (topic, partition): every transaction takes the counters in this order.
     pub outputs: Vec<Output>,
+    /// Sorted by queue.
+    pub jobs: Vec<(QueueName, Vec<NewJob>)>,
     pub tables: Vec<(Arc<Table>, Vec<Change>)>,
     pub dead: Vec<DeadLetter>,
     pub state: Option<StateChanges>,
     /// Messages refused, whatever became of them.
     pub refused: usize,
+}
+
+/// Where what comes out of a port goes.
+#[derive(Clone, Debug)]
+pub enum Outlet {
+    Topic(Arc<Topic>),
+    /// Each emission becomes a job. `ordered`: of a queue that takes no priorities.
+    Queue {
+        name: QueueName,
+        ordered: bool,
+    },
+}
+
+impl Outlet {
+    pub fn topic(&self) -> Option<&Arc<Topic>> {
+        match self {
+            Self::Topic(topic) => Some(topic),
+            Self::Queue { .. } => None,
+        }
+    }
+}
+
+/// Emissions that were sent where their ports lead.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// Sorted by (topic, partition).
+    pub outputs: Vec<Output>,
+    /// Sorted by queue.
+    pub jobs: Vec<(QueueName, Vec<NewJob>)>,
+}
+
+impl From<Routed> for Effects {
+    fn from(Routed { outputs, jobs }: Routed) -> Self {
+        Self { outputs, jobs, ..Self::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +128,7 @@ impl DeadKind {
 impl Effects {
     pub fn records_out(&self) -> usize {
         self.outputs.iter().map(|output| output.records.len()).sum::<usize>()
+            + self.jobs.iter().map(|(_, jobs)| jobs.len()).sum::<usize>()
             + self.tables.iter().map(|(_, changes)| changes.len()).sum::<usize>()
     }
 
@@ -97,18 +139,27 @@ impl Effects {
     }
 }
 
-/// Sends emissions to the partitions of their topics. `inputs` is the batch they were made from, empty for a producer.
-/// A port that the pipeline file leaves unconnected drops what comes out of it.
+/// Sends emissions to the partitions of their topics and to their queues. `inputs` is the batch they were made from, empty
+/// for a producer and a worker. A port that the pipeline file leaves unconnected drops what comes out of it. The error is a
+/// job that its queue could not take: [`CallError::BadOutput`].
 pub fn route(
-    outputs: &BTreeMap<String, Arc<Topic>>,
+    outlets: &BTreeMap<String, Outlet>,
     emissions: Vec<Emission>,
     inputs: &[Record],
-) -> Vec<Output> {
+) -> Result<Routed, CallError> {
+    let mut jobs: BTreeMap<QueueName, Vec<NewJob>> = BTreeMap::new();
     let mut routed: BTreeMap<(TopicId, Partition), Output> = BTreeMap::new();
     // Records without a key of one call stay together; calls take turns over the partitions by their first input.
     let turn = inputs.first().map_or_else(|| fastrand::u32(..), |record| record.partition);
     for emission in emissions {
-        let Some(topic) = outputs.get(emission.port.as_deref().unwrap_or("default")) else { continue };
+        let topic = match outlets.get(emission.port.as_deref().unwrap_or(DEFAULT_PORT)) {
+            None => continue,
+            Some(Outlet::Topic(topic)) => topic,
+            Some(Outlet::Queue { name, ordered }) => {
+                jobs.entry(name.clone()).or_default().push(jobs::new_job(emission, *ordered)?);
+                continue;
+            }
+        };
         let input = emission.input.map_or(0, |index| index as usize);
         let partition = match &emission.key {
             Some(key) => partition_of(key, topic.partitions),
@@ -127,7 +178,7 @@ pub fn route(
         output.records.push(new_record(emission, timestamp));
         output.index.push(i16::try_from(input).unwrap_or(i16::MAX));
     }
-    routed.into_values().collect()
+    Ok(Routed { outputs: routed.into_values().collect(), jobs: jobs.into_iter().collect() })
 }
 
 fn new_record(emission: Emission, timestamp: Option<Micros>) -> NewRecord {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::component::{self, Bytes, Component, ComponentError};
+use super::effects::Outlet;
 use super::runtime::{ApplyError, Inner, spec};
 use super::stage::{Stage, limits};
 use super::status::StageCell;
 use super::version::{Code, Probation, Version};
-use crate::config::plan::{PipelinePlan, StageKind, StagePlan};
+use crate::config::plan::{PipelinePlan, Plan, QueuePlan, StageKind, StagePlan, Target};
 use crate::ids::PipelineName;
 use crate::log::Topic;
 use crate::plugin::{Descriptor, Instance, PluginDigest};
@@ -47,7 +48,8 @@ pub struct Prepared {
     /// None: its file, which is to be published.
     stored: Option<Active>,
     input: Option<Arc<Topic>>,
-    outputs: BTreeMap<String, Arc<Topic>>,
+    outlets: BTreeMap<String, Outlet>,
+    jobs: Option<QueuePlan>,
 }
 
 /// What a stage that starts is to run.
@@ -75,9 +77,10 @@ fn choose(active: Option<&Active>, file: Option<&str>, pin: Option<&str>) -> Cho
 }
 
 impl Inner {
-    /// Everything a stage needs before it can start. `tried`: its component must take its config now, or it is refused.
+    /// Everything a stage of a plan needs before it can start. `tried`: its component must take its config now, or it is refused.
     pub async fn prepare(
         &self,
+        whole: &Plan,
         pipeline: &PipelinePlan,
         plan: &StagePlan,
         tried: bool,
@@ -90,17 +93,26 @@ impl Inner {
         let (bytes, stored) = self.select(pipeline, plan, active, &label).await?;
         let component = component::check(&self.engine, &bytes, plan).await.map_err(in_component)?;
         let log = &self.services.log;
-        let mut outputs = BTreeMap::new();
-        for (port, topic) in &plan.outputs {
-            outputs.insert(port.clone(), log.topic(topic.as_str()).await.map_err(in_log)?);
+        let mut outlets = BTreeMap::new();
+        for (port, target) in &plan.outputs {
+            let outlet = match target {
+                Target::Topic(topic) => Outlet::Topic(log.topic(topic.as_str()).await.map_err(in_log)?),
+                Target::Queue(name) => {
+                    let ordered = whole.queue(name).is_some_and(|queue| queue.ordered);
+                    Outlet::Queue { name: name.clone(), ordered }
+                }
+            };
+            outlets.insert(port.clone(), outlet);
         }
+        let jobs = plan.jobs.as_ref().and_then(|jobs| whole.queue(&jobs.queue)).cloned();
         let mut input = None;
         if let Some(wanted) = &plan.input {
             input = Some(log.topic(wanted.topic.as_str()).await.map_err(in_log)?);
             self.services.groups.join(&wanted.group, &wanted.topic, wanted.start).await.map_err(in_log)?;
         }
         let fitted = self.fit(&pipeline.name, plan, bytes, component, tried).await?;
-        Ok(Prepared { pipeline: pipeline.name.clone(), plan: plan.clone(), fitted, stored, input, outputs })
+        let (pipeline, plan) = (pipeline.name.clone(), plan.clone());
+        Ok(Prepared { pipeline, plan, fitted, stored, input, outlets, jobs })
     }
 
     async fn select(
@@ -208,7 +220,7 @@ impl Inner {
 
     /// Decides for a prepared stage, and makes it.
     pub async fn complete(&self, prepared: Prepared) -> Result<Stage, ApplyError> {
-        let Prepared { pipeline, plan, fitted, stored, input, outputs } = prepared;
+        let Prepared { pipeline, plan, fitted, stored, input, outlets, jobs } = prepared;
         let label = format!("{pipeline}/{}", plan.name);
         let in_registry = |error| ApplyError::Registry { stage: label.clone(), error };
         let active = match stored {
@@ -223,7 +235,7 @@ impl Inner {
         let probation = self.probation(&pipeline, &plan, &active, None).await;
         let version = Version::new(fitted.checked.code, active, probation, fitted.instance);
         let cell = StageCell::new(pipeline, plan.clone());
-        Ok(Stage::new(plan, input, outputs, cell, self.services.clone(), version))
+        Ok(Stage::new(plan, input, outlets, jobs, cell, self.services.clone(), version))
     }
 
     /// Stores a component and makes it the active one of a stage.
@@ -236,7 +248,8 @@ impl Inner {
     ) -> Result<Active, crate::registry::RegistryError> {
         let (registry, by) = (&self.services.registry, &self.services.host.0);
         registry.store(&checked.code.plugin, &checked.descriptor, &checked.bytes, by).await?;
-        let probation = !plan.probation.is_off();
+        // Jobs are retried one by one, so a worker's new version takes over at once.
+        let probation = !plan.probation.is_off() && plan.kind != StageKind::Worker;
         registry.activate(label, checked.digest(), source, by, probation).await
     }
 

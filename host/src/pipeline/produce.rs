@@ -55,8 +55,8 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
             now: clock.now(),
             max_records: stage.plan.batch.records,
         };
-        let production = match ask(stage, &mut current, request).await {
-            Ok(production) => production,
+        let (production, effects) = match ask(stage, &mut current, request).await {
+            Ok(answer) => answer,
             Err(error) => {
                 let wait = after_failure(stage, &mut current, error, &mut backoff).await?;
                 pause(&mut current, token, wait).await;
@@ -65,7 +65,7 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
         };
         let next = production.next;
         let version = current.version().clone();
-        match store(stage, &version, lease, production, token).await {
+        match store(stage, &version, lease, production.position, effects, token).await {
             Err(StageError::Fatal(reason)) if version.probation().is_some() => {
                 current.give_up(&reason).await?;
                 continue;
@@ -81,12 +81,19 @@ async fn poll(stage: &Stage, lease: &mut SourceLease, token: &CancellationToken)
     Ok(())
 }
 
-async fn ask(stage: &Stage, current: &mut Current<'_>, request: Poll) -> Result<Production, CallError> {
+/// What the plugin produced, with its emissions on their way.
+async fn ask(
+    stage: &Stage,
+    current: &mut Current<'_>,
+    request: Poll,
+) -> Result<(Production, Effects), CallError> {
     let mut instance = current.take().await?;
     instance.set_context(context(stage, &request));
     let answer = instance.produce(request).await;
     current.keep(instance);
-    answer
+    let mut production = answer?;
+    let routed = route(&stage.outlets, std::mem::take(&mut production.emissions), &[])?;
+    Ok((production, routed.into()))
 }
 
 /// Waits, unless the host stops or another version comes.
@@ -108,15 +115,15 @@ async fn store(
     stage: &Stage,
     version: &Version,
     lease: &mut SourceLease,
-    production: Production,
+    position: Vec<u8>,
+    effects: Effects,
     token: &CancellationToken,
 ) -> Result<(), StageError> {
-    if production.emissions.is_empty() && lease.position.as_ref() == Some(&production.position) {
+    if effects.records_out() == 0 && lease.position.as_ref() == Some(&position) {
         return Ok(());
     }
-    let effects = Effects { outputs: route(&stage.outputs, production.emissions, &[]), ..Effects::default() };
-    commit(stage, version, Step::Source { lease, position: &production.position }, &effects, token).await?;
-    lease.position = Some(production.position);
+    commit(stage, version, Step::Source { lease, position: &position }, &effects, token).await?;
+    lease.position = Some(position);
     lease.commits += 1;
     stage.cell.count(0, effects.records_out(), 0);
     stage.passed(version, effects.records_out()).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::component::ComponentError;
@@ -13,12 +13,14 @@ use super::shadow::ShadowRun;
 use super::stage::{Services, Stage};
 use super::status::{Candidate, FilesError, PipelineStatus};
 use super::supervisor::Running;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, StageKind, Target};
 use crate::config::plugins::PluginFolders;
 use crate::config::{Change, Diff, StageKey, diff};
-use crate::ids::{PipelineName, TopicName};
+use crate::ids::{PipelineName, QueueName, TopicName};
 use crate::log::LogError;
 use crate::plugin::{ColumnType, PluginEngine, Table as TableDescriptor};
+use crate::queue::QueueError;
+use crate::queue::crons::Crons;
 use crate::registry::{Registry, RegistryError};
 use crate::tables::{self, ColumnSpec, TableError, TableSpec, Tables};
 
@@ -29,6 +31,8 @@ pub enum ApplyError {
     Component { stage: String, error: ComponentError },
     #[error("topic {topic}: {error}")]
     Topic { topic: TopicName, error: LogError },
+    #[error("queue {queue}: {error}")]
+    Queue { queue: QueueName, error: QueueError },
     #[error("{stage}: {error}")]
     Table { stage: String, error: TableError },
     #[error("{stage}: {error}")]
@@ -45,6 +49,7 @@ impl ApplyError {
         match self {
             Self::Component { error, .. } => !matches!(error, ComponentError::Unreadable { .. }),
             Self::Topic { error, .. } => matches!(error, LogError::TopicFixed { .. } | LogError::Invalid(_)),
+            Self::Queue { error, .. } => !matches!(error, QueueError::Postgres(_)),
             Self::Table { error, .. } => !matches!(error, TableError::Postgres(_)),
             Self::Shadow { .. } => true,
             Self::Log { .. } | Self::Registry { .. } => false,
@@ -73,6 +78,8 @@ pub(super) struct Inner {
     /// What runs. Only `apply` and `stop` change it, one at a time.
     running: Mutex<BTreeMap<StageKey, Running>>,
     pub plan: std::sync::Mutex<Plan>,
+    /// Those of the plan.
+    crons: watch::Sender<Crons>,
     /// The stages of what runs, for those who do not start or stop them.
     stages: std::sync::Mutex<BTreeMap<StageKey, Arc<Stage>>>,
     /// Decisions that this host could not follow, by stage: their epoch, and when that was.
@@ -95,6 +102,7 @@ impl Runtime {
             token: CancellationToken::new(),
             running: Mutex::default(),
             plan: std::sync::Mutex::default(),
+            crons: watch::Sender::default(),
             stages: std::sync::Mutex::default(),
             stuck: std::sync::Mutex::default(),
             files: std::sync::Mutex::default(),
@@ -119,13 +127,19 @@ impl Runtime {
                 ensured.map_err(|error| ApplyError::Topic { topic: name.clone(), error })?;
             }
         }
+        for (name, _) in changes.queues.iter().filter(|(_, change)| **change != Change::Removed) {
+            if let Some(queue) = plan.queue(name) {
+                let declared = inner.services.queues.bring_in_line(queue).await;
+                declared.map_err(|error| ApplyError::Queue { queue: name.clone(), error })?;
+            }
+        }
         touch_users(&mut changes, &plan);
         let mut prepared = Vec::new();
         for (key, change) in changes.stages.iter().filter(|(_, change)| **change != Change::Removed) {
             let Some(pipeline) = plan.pipelines.get(&key.pipeline) else { continue };
             let Some(stage) = pipeline.stages.get(&key.stage) else { continue };
             let tried = *change == Change::Changed;
-            prepared.push((key.clone(), inner.prepare(pipeline, stage, tried).await?));
+            prepared.push((key.clone(), inner.prepare(&plan, pipeline, stage, tried).await?));
         }
         let mut built: Vec<(StageKey, Arc<Stage>)> = Vec::new();
         for (key, prepared) in prepared {
@@ -145,6 +159,7 @@ impl Runtime {
         }
         *lock(&inner.stages) = running.iter().map(|(key, it)| (key.clone(), it.stage.clone())).collect();
         inner.announce();
+        inner.crons.send_replace(Crons::of(&plan));
         *lock(&inner.plan) = plan;
         Ok(())
     }
@@ -215,6 +230,12 @@ impl Runtime {
         lock(&self.inner.plan).pipelines.values().any(|pipeline| pipeline.topics.contains_key(topic))
     }
 
+    /// Fires the crons of the plan, until the token is cancelled.
+    pub async fn fire_crons(self, token: CancellationToken) {
+        let crons = self.inner.crons.subscribe();
+        self.inner.services.queues.clone().fire_crons(crons, token).await;
+    }
+
     /// Samples the rates, until the token is cancelled.
     pub async fn sample_rates(self, token: CancellationToken) {
         let mut sample = tokio::time::interval(Duration::from_secs(1));
@@ -250,11 +271,11 @@ impl Inner {
         lock(&self.stages).values().find(|stage| stage.label() == label).cloned()
     }
 
-    /// Tells all hosts what this one runs, so that it gets its share.
+    /// Tells all hosts what this one runs, so that it gets its share. Workers need none: their queue deals out the jobs.
     pub fn announce(&self) {
         let shadows = lock(&self.shadow_stages);
         let stages = lock(&self.stages);
-        let all = stages.values().chain(shadows.iter());
+        let all = stages.values().chain(shadows.iter()).filter(|stage| stage.plan.kind != StageKind::Worker);
         self.services.shares.run(all.map(|stage| (stage.label(), stage.partitions())).collect());
     }
 
@@ -264,12 +285,18 @@ impl Inner {
     }
 }
 
-/// A stage holds its topics as they were when it was built: a topic that changes changes its stages.
+/// A stage holds its topics and queues as they were when it was built: one that changes changes its stages.
 fn touch_users(changes: &mut Diff, plan: &Plan) {
     for pipeline in plan.pipelines.values() {
         for stage in pipeline.stages.values() {
-            let mut topics = stage.outputs.values().chain(stage.input.iter().map(|input| &input.topic));
-            if topics.any(|topic| changes.topics.get(topic) == Some(&Change::Changed)) {
+            let outputs = || stage.outputs.values();
+            let mut topics =
+                outputs().filter_map(Target::topic).chain(stage.input.iter().map(|input| &input.topic));
+            let mut queues =
+                outputs().filter_map(Target::queue).chain(stage.jobs.iter().map(|jobs| &jobs.queue));
+            if topics.any(|topic| changes.topics.get(topic) == Some(&Change::Changed))
+                || queues.any(|queue| changes.queues.get(queue) == Some(&Change::Changed))
+            {
                 let key = StageKey { pipeline: pipeline.name.clone(), stage: stage.name.clone() };
                 changes.stages.entry(key).or_insert(Change::Changed);
             }

@@ -2,7 +2,8 @@
 //!
 //! A shadow is a stage that no pipeline file names. It starts where its stage stands, with copies of state and tables, and runs
 //! by the same code as any stage; `tidemill.shadows` says which there are, and every host follows that. Sinks have none, nor
-//! do stages that may use HTTP: their effects outside would happen twice. Producers have none, since they read no offsets.
+//! do stages that may use HTTP: their effects outside would happen twice. Producers have none, since they read no offsets, nor
+//! have workers. A shadow puts no jobs, which would be done: ports that lead to queues are not connected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::component::{self, Bytes};
+use super::effects::Outlet;
 use super::reload::{PushError, label};
 use super::runtime::{ApplyError, Inner, Runtime, lock};
 use super::stage::Stage;
@@ -18,7 +20,7 @@ use super::status::StageCell;
 use super::supervisor::Running;
 use super::version::Version;
 use crate::config::StageKey;
-use crate::config::plan::{Cold, Hold, Input, StageKind, StagePlan, TopicPlan};
+use crate::config::plan::{Cold, Hold, Input, StageKind, StagePlan, Target, TopicPlan};
 use crate::ids::{GroupName, NameError, StageName, TableName, TopicName};
 use crate::plugin::PluginDigest;
 use crate::registry::shadows::{NewShadow, Shadow};
@@ -48,8 +50,14 @@ impl ShadowRun {
 fn plan_of(live: &StagePlan, digest: &str) -> Result<StagePlan, String> {
     let refuse = |why: &str| Err(format!("{} is a {} {why}", live.name, live.kind));
     match (live.kind, &live.input) {
+        (StageKind::Worker, _) => refuse("and a job is done by one worker"),
         (StageKind::Producer, _) | (_, None) => refuse("and reads no offsets that a shadow could read too"),
         (StageKind::Sink, _) => refuse("and its shadow would deliver everything a second time"),
+        _ if live.tables.is_empty() && live.outputs.values().all(|target| target.queue().is_some()) => {
+            refuse(
+                "that puts jobs and nothing else, and since a shadow puts none there is nothing to compare",
+            )
+        }
         _ if live.http.is_some() => {
             refuse("that may use HTTP, and its shadow would make every request a second time")
         }
@@ -68,8 +76,10 @@ fn named(live: &StagePlan, input: &Input, digits: &str) -> Result<StagePlan, Nam
         group: GroupName::parse(&format!("{}-shadow-{digits}", input.group))?,
         ..input.clone()
     });
-    for topic in plan.outputs.values_mut() {
-        *topic = TopicName::parse(&format!("{topic}_shadow"))?;
+    // Jobs would be done: what goes to a queue is dropped.
+    plan.outputs.retain(|_, target| target.topic().is_some());
+    for target in plan.outputs.values_mut() {
+        *target = Target::Topic(TopicName::parse(&format!("{target}_shadow"))?);
     }
     for table in plan.tables.values_mut() {
         *table = TableName::parse(&format!("{table}_shadow"))?;
@@ -95,7 +105,7 @@ impl Runtime {
         let component = component::check(&inner.engine, &bytes, &plan).await;
         let component = component
             .map_err(|error| PushError::Refused(ApplyError::Component { stage: label(key), error }))?;
-        for topic in plan.outputs.values() {
+        for topic in plan.outputs.values().filter_map(Target::topic) {
             inner.shadow_topic(&live, &plan, topic).await.map_err(PushError::Refused)?;
         }
         let fitted =
@@ -220,9 +230,11 @@ impl Inner {
         let (pipeline, label) = (&live.cell.pipeline, live.label());
         let plan = plan_of(&live.plan, &shadow.digest)
             .map_err(|words| ApplyError::Shadow { stage: label.clone(), words })?;
-        let mut outputs = BTreeMap::new();
-        for (port, topic) in &plan.outputs {
-            outputs.insert(port.clone(), self.shadow_topic(live, &plan, topic).await?);
+        let mut outlets = BTreeMap::new();
+        let topics = plan.outputs.iter().filter_map(|(port, target)| Some((port, target.topic()?)));
+        for (port, topic) in topics {
+            let topic = self.shadow_topic(live, &plan, topic).await?;
+            outlets.insert(port.clone(), Outlet::Topic(topic));
         }
         let fitted = self.load(pipeline, &plan, &shadow.digest, false).await?;
         let active = Active {
@@ -240,7 +252,7 @@ impl Inner {
         };
         let version = Version::new(fitted.checked.code, active, None, None);
         let cell = StageCell::new(pipeline.clone(), plan.clone());
-        Ok(Stage::new(plan, live.input.clone(), outputs, cell, self.services.clone(), version))
+        Ok(Stage::new(plan, live.input.clone(), outlets, None, cell, self.services.clone(), version))
     }
 
     /// A topic for what the shadow puts out: like the live one, but never archived.
@@ -250,8 +262,8 @@ impl Inner {
         plan: &StagePlan,
         name: &TopicName,
     ) -> Result<Arc<crate::log::Topic>, ApplyError> {
-        let port = plan.outputs.iter().find(|(_, topic)| *topic == name).map(|(port, _)| port);
-        let Some(original) = port.and_then(|port| live.outputs.get(port)) else {
+        let port = plan.outputs.iter().find(|(_, target)| target.topic() == Some(name)).map(|(port, _)| port);
+        let Some(original) = port.and_then(|port| live.outlets.get(port)?.topic()) else {
             let words = format!("topic {name} belongs to no port");
             return Err(ApplyError::Shadow { stage: live.label(), words });
         };
@@ -294,6 +306,20 @@ mod tests {
         let input = plan.input.ok_or_else(|| anyhow::anyhow!("it reads nothing"))?;
         assert_eq!((input.topic.as_str(), input.group.as_str()), ("a", "watch-shadow-1a2b3c"));
         assert_eq!((plan.name.as_str(), plan.outputs["default"].as_str()), ("watch-shadow", "b_shadow"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_shadow_puts_no_jobs() -> anyhow::Result<()> {
+        let text = "[queues.q]\n[transforms.watch]\nplugin = \"w\"\nfrom = \"a\"\n\
+                    to = { default = \"b\", jobs = { queue = \"q\" } }\n\
+                    [workers.w]\nplugin = \"w\"\nqueue = \"q\"\n";
+        let plan = plan_of(&stage(text, "watch")?, "sha256:1a2b3c4d").map_err(anyhow::Error::msg)?;
+        assert_eq!(plan.outputs.keys().collect::<Vec<_>>(), ["default"]);
+        assert!(plan_of(&stage(text, "w")?, "sha256:1a2b3c4d").is_err(), "a job is done by one worker");
+        let only = text.replace("default = \"b\", ", "");
+        let refused = plan_of(&stage(&only, "watch")?, "sha256:1a2b3c4d").map(|plan| plan.name);
+        assert!(refused.as_ref().is_err_and(|words| words.contains("nothing to compare")), "{refused:?}");
         Ok(())
     }
 

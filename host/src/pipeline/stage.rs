@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 
-use crate::config::plan::{OnError, StageLimits, StagePlan};
+use crate::config::plan::{OnError, QueuePlan, StageLimits, StagePlan};
 use crate::ids::{HostId, TopicName};
 use crate::letters::Letters;
 use crate::log::offsets::Groups;
 use crate::log::{Log, Topic};
+use crate::pipeline::effects::Outlet;
 use crate::pipeline::share::Shares;
 use crate::pipeline::status::StageCell;
 use crate::pipeline::version::Version;
 use crate::plugin::state::StateLimits;
 use crate::plugin::{CallError, Instance, Limits};
+use crate::queue::Queues;
 use crate::registry::{Registry, RegistryError};
 use crate::replay::Replay;
 
@@ -22,10 +24,12 @@ use crate::replay::Replay;
 #[derive(Debug)]
 pub struct Stage {
     pub plan: StagePlan,
-    /// The topic it reads; None for a producer.
+    /// The topic it reads; None for a producer and a worker.
     pub input: Option<Arc<Topic>>,
-    /// Output port -> topic.
-    pub outputs: BTreeMap<String, Arc<Topic>>,
+    /// Output port -> topic or queue.
+    pub outlets: BTreeMap<String, Outlet>,
+    /// The queue whose jobs it does; workers only.
+    pub jobs: Option<QueuePlan>,
     pub cell: Arc<StageCell>,
     pub services: Services,
     /// What its tasks run from their next batch on.
@@ -43,6 +47,7 @@ pub struct Services {
     pub shares: Shares,
     pub registry: Registry,
     pub letters: Letters,
+    pub queues: Queues,
     pub host: HostId,
 }
 
@@ -64,14 +69,15 @@ impl Stage {
     pub fn new(
         plan: StagePlan,
         input: Option<Arc<Topic>>,
-        outputs: BTreeMap<String, Arc<Topic>>,
+        outlets: BTreeMap<String, Outlet>,
+        jobs: Option<QueuePlan>,
         cell: Arc<StageCell>,
         services: Services,
         version: Arc<Version>,
     ) -> Self {
         cell.wants(&version);
         let versions = watch::Sender::new(version);
-        Self { plan, input, outputs, cell, services, versions, deciding: Mutex::default() }
+        Self { plan, input, outlets, jobs, cell, services, versions, deciding: Mutex::default() }
     }
 
     /// What its tasks are to run.

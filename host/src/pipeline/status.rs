@@ -7,9 +7,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+pub mod jobs;
+
+use jobs::{JobCounts, JobStatus};
+
 use super::version::Version;
 use crate::clock::rfc3339;
-use crate::config::plan::{StageKind, StagePlan};
+use crate::config::plan::{StageKind, StagePlan, Target};
 use crate::ids::{Micros, Partition, PipelineName};
 use crate::plugin::Instance;
 use crate::registry::{Source, Standing};
@@ -43,6 +47,8 @@ pub struct StageCell {
     pub refused: AtomicU64,
     pub restarts: AtomicU64,
     pub dropped_log_lines: AtomicU64,
+    /// Of a worker.
+    pub jobs: JobCounts,
     /// Calls that failed, by kind.
     failures: Mutex<BTreeMap<&'static str, u64>>,
     /// What the instance of each partition holds and has dropped, as of its last call.
@@ -118,6 +124,7 @@ impl StageCell {
             refused: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
             dropped_log_lines: AtomicU64::new(0),
+            jobs: JobCounts::default(),
             failures: Mutex::default(),
             instances: Mutex::default(),
             tasks: Mutex::default(),
@@ -266,6 +273,9 @@ impl StageCell {
         let (instances, memory) = self.usage();
         metrics::gauge!("tidemill_stage_instances", &labels).set(instances as f64);
         metrics::gauge!("tidemill_stage_memory_bytes", &labels).set(memory as f64);
+        if self.plan.jobs.is_some() {
+            metrics::gauge!("tidemill_jobs_running", &labels).set(self.jobs.running() as f64);
+        }
         let broken = lock(&self.tasks).values().filter(|task| task.state == State::Broken).count();
         metrics::gauge!("tidemill_stage_breakers_open", &labels).set(broken as f64);
         let dropped = self.dropped_log_lines.load(Ordering::Relaxed);
@@ -318,8 +328,11 @@ impl StageCell {
             candidate: wanted.candidate.clone(),
             group: self.plan.input.as_ref().map(|input| input.group.to_string()),
             from: self.plan.input.as_ref().map(|input| input.topic.to_string()),
-            to: self.plan.outputs.iter().map(|(port, topic)| (port.clone(), topic.to_string())).collect(),
+            queue: self.plan.jobs.as_ref().map(|jobs| jobs.queue.to_string()),
+            to: ports(&self.plan, Target::topic),
+            to_queues: ports(&self.plan, Target::queue),
             tables: self.plan.tables.values().map(ToString::to_string).collect(),
+            jobs: self.plan.jobs.as_ref().map(|_| self.jobs.status()),
             state: worst.map_or(State::Starting, |task| task.state),
             reason: worst.and_then(|task| task.reason.clone()),
             restarts: self.restarts.load(Ordering::Relaxed),
@@ -364,8 +377,15 @@ pub struct StageStatus {
     pub candidate: Option<Candidate>,
     pub group: Option<String>,
     pub from: Option<String>,
+    /// Whose jobs it does.
+    pub queue: Option<String>,
+    /// Port -> topic.
     pub to: BTreeMap<String, String>,
+    /// Port -> queue.
+    pub to_queues: BTreeMap<String, String>,
     pub tables: Vec<String>,
+    /// Of a worker.
+    pub jobs: Option<JobStatus>,
     pub state: State,
     pub reason: Option<String>,
     pub restarts: u64,
@@ -393,6 +413,15 @@ pub struct TaskStatus {
     pub reason: Option<String>,
     /// The component that it runs.
     pub digest: Option<String>,
+}
+
+/// The ports of one kind, each with what it leads to.
+fn ports<'a, N: ToString + 'a>(
+    plan: &'a StagePlan,
+    kind: fn(&'a Target) -> Option<&'a N>,
+) -> BTreeMap<String, String> {
+    let ports = plan.outputs.iter();
+    ports.filter_map(|(port, target)| Some((port.clone(), kind(target)?.to_string()))).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

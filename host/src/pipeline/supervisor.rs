@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::backoff::Backoff;
 use super::stage::{Stage, StageError};
 use super::status::State;
-use super::{consume, produce};
+use super::{consume, produce, work};
 use crate::config::plan::StageKind;
 use crate::ids::Partition;
 
@@ -26,7 +26,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts one task per partition, or one for a producer.
+    /// Starts one task per partition, or one for a producer or a worker.
     pub fn start(stage: Arc<Stage>, parent: &CancellationToken) -> Self {
         let token = parent.child_token();
         let tasks = TaskTracker::new();
@@ -94,6 +94,7 @@ async fn run_once(
 ) -> Result<(), StageError> {
     let work = match stage.plan.kind {
         StageKind::Producer => tokio::spawn(produce::run(stage.clone(), token.clone())),
+        StageKind::Worker => tokio::spawn(work::run(stage.clone(), token.clone())),
         _ => tokio::spawn(consume::run(stage.clone(), partition, token.clone())),
     };
     match work.await {

@@ -15,8 +15,8 @@ use crate::config::plan::{StageKind, StagePlan, StageTest};
 use crate::ids::Offset;
 use crate::plugin::state::Memory;
 use crate::plugin::{
-    CallError, Context, DEFAULT_PORT, Descriptor, Emission, Instance, Message, Plugin, Poll, Refusal,
-    Refused, Seed, Token,
+    CallError, Context, DEFAULT_PORT, Descriptor, Emission, Instance, Job, Message, Plugin, Poll, Refusal,
+    Refused, Seed, Token, Verdict,
 };
 
 /// What a stage made of a test's input.
@@ -72,7 +72,8 @@ pub async fn outcome(
         let production = instance.produce(poll).await?;
         run.emitted(production.emissions);
     }
-    let size = (stage.batch.records as usize).max(1);
+    let size = stage.jobs.as_ref().map_or(stage.batch.records, |jobs| jobs.batch);
+    let size = (size as usize).max(1);
     for (i, payloads) in input.chunks(size).enumerate() {
         let session = space.session(0);
         let seed = Seed::of(&[b"test", &(i as u64).to_be_bytes()]);
@@ -105,6 +106,12 @@ impl Run<'_> {
             payloads.iter().enumerate().map(|(i, text)| message(first + i, text)).collect();
         match self.stage.kind {
             StageKind::Producer => {}
+            StageKind::Worker => {
+                let jobs = batch.into_iter().map(job).collect::<Vec<_>>();
+                let answer = instance.work(jobs).await?;
+                self.emitted(answer.emissions);
+                self.judged(first, answer.verdicts);
+            }
             StageKind::Transform => {
                 let answer = instance.process(batch).await?;
                 self.emitted(answer.emissions);
@@ -146,6 +153,18 @@ impl Run<'_> {
         }
     }
 
+    /// Jobs that do not end as done are refused.
+    fn judged(&mut self, first: usize, verdicts: Vec<Verdict>) {
+        let reason = |verdict| match verdict {
+            Verdict::Done(_) => None,
+            Verdict::Reject(reason) | Verdict::Cancel(reason) => Some(reason),
+            Verdict::Retry(retry) => Some(retry.reason),
+            Verdict::Snooze(_) => Some("asked for again".to_string()),
+        };
+        let refused = verdicts.into_iter().enumerate().filter_map(|(i, verdict)| Some((i, reason(verdict)?)));
+        self.outcome.refusals.extend(refused.map(|(i, reason)| Refuse { input: first + i, reason }));
+    }
+
     fn refused(&mut self, first: usize, refusals: Vec<Refused>) {
         self.outcome.refusals.extend(refusals.into_iter().map(|refused| Refuse {
             input: first + refused.input as usize,
@@ -154,6 +173,20 @@ impl Run<'_> {
                 Refusal::Retry(_) => "asked for again".to_string(),
             },
         }));
+    }
+}
+
+/// A job with the usual settings, as it comes for the first time.
+fn job(message: Message) -> Job {
+    Job {
+        id: message.offset + 1,
+        attempt: 1,
+        max_attempts: 10,
+        priority: 2,
+        key: message.key,
+        headers: message.headers,
+        enqueued: message.timestamp,
+        payload: message.payload,
     }
 }
 

@@ -18,9 +18,13 @@ use crate::config::plan::StageLimits;
 use crate::ids::{Micros, Offset};
 use crate::plugin::state::{Memory, Space};
 use crate::plugin::{
-    CallError, Context, Emission, Instance, Limits, Message, Plugin, PluginKind, Poll, Refusal, Refused,
-    RowChange, Seed, Token,
+    CallError, Context, Emission, Instance, Job, Limits, Message, Plugin, PluginKind, Poll, Refusal, Refused,
+    RetryJob, RowChange, Seed, Token, Verdict,
 };
+
+/// What the jobs of a trial are, which are made of messages.
+const USUAL_ATTEMPTS: u32 = 10;
+const USUAL_PRIORITY: u8 = 2;
 
 /// A message, and when it was appended.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +56,12 @@ pub enum What {
     Rejected(String),
     /// The message is to come again, after so many microseconds if that was said.
     Again(Option<u64>),
+    /// The job is done, with what it led to.
+    Done(Option<Vec<u8>>),
+    /// The job's attempt failed, in the worker's words.
+    Retry(RetryJob),
+    /// The job ends without being done.
+    Cancelled(String),
     /// The call failed: in a host the message would be tried again, and then given up.
     Failed(CallError),
 }
@@ -254,6 +264,12 @@ async fn answer(
             let refusals = instance.deliver(token, messages).await?;
             refusals.into_iter().map(refused).collect()
         }
+        PluginKind::Worker => {
+            let outcome = instance.work(messages.into_iter().map(job).collect::<Vec<Job>>()).await?;
+            let mut events = emissions(outcome.emissions);
+            events.extend(outcome.verdicts.into_iter().enumerate().map(judged));
+            events
+        }
         kind @ PluginKind::Producer => return Err(CallError::WrongKind { kind, function: "process" }),
     })
 }
@@ -272,6 +288,31 @@ fn refused(refused: Refused) -> Event {
         Refusal::Retry(after) => What::Again(after),
     };
     Event { input: Some(refused.input as usize), what }
+}
+
+/// A message as the payload of a job, whose id is the offset and one, since ids begin there.
+fn job(message: Message) -> Job {
+    Job {
+        id: message.offset + 1,
+        attempt: message.attempt,
+        max_attempts: USUAL_ATTEMPTS.max(message.attempt),
+        priority: USUAL_PRIORITY,
+        key: message.key,
+        headers: message.headers,
+        enqueued: message.timestamp,
+        payload: message.payload,
+    }
+}
+
+fn judged((job, verdict): (usize, Verdict)) -> Event {
+    let what = match verdict {
+        Verdict::Done(result) => What::Done(result),
+        Verdict::Retry(retry) => What::Retry(retry),
+        Verdict::Snooze(after) => What::Again(Some(after)),
+        Verdict::Reject(reason) => What::Rejected(reason),
+        Verdict::Cancel(reason) => What::Cancelled(reason),
+    };
+    Event { input: Some(job), what }
 }
 
 /// Messages of partition 0 with offsets from 0, as tests give them: appended when they happened, one after the other.

@@ -127,7 +127,7 @@ fn check_texts(descriptor: &Descriptor, problems: &mut Problems) {
 }
 
 fn check_ports(ports: &[Port], kind: PluginKind, problems: &mut Problems) {
-    if !ports.is_empty() && !matches!(kind, PluginKind::Producer | PluginKind::Transform) {
+    if !ports.is_empty() && !kind.emits() {
         problems.add(format!("ports: a {kind} has none"));
     }
     if ports.len() > MAX_PORTS {

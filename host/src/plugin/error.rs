@@ -68,6 +68,9 @@ pub enum CallError {
     /// The plugin says that trying again will not help.
     #[error("the plugin gave up: {0}")]
     Fatal(String),
+    /// The caller had no more use for the answer.
+    #[error("the call was stopped, since nobody can use its answer any more")]
+    Interrupted,
     /// The call does not belong to the instance's kind.
     #[error("a {kind} has no `{function}`")]
     WrongKind {
@@ -142,6 +145,7 @@ impl CallError {
             Self::Configure(_)
             | Self::Retry { .. }
             | Self::Fatal(_)
+            | Self::Interrupted
             | Self::WrongKind { .. }
             | Self::Poisoned
             | Self::TooManyInstances { .. }

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 
 use super::bindings::shared::tidemill::plugin::types::Failure;
-use super::bindings::{materializer, producer, sink, transform};
+use super::bindings::{materializer, producer, sink, transform, worker};
 use super::context::Context;
 use super::descriptor::check_descriptor;
 use super::engine::PluginEngine;
@@ -25,8 +26,8 @@ use super::load::{Plugin, WorldPre};
 use super::log::printable;
 use super::output::Contract;
 use super::{
-    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome, Token,
-    check_config,
+    Descriptor, Job, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome,
+    Token, WorkOutcome, check_config,
 };
 
 /// Reasons given by a plugin are cut past this many characters.
@@ -40,6 +41,8 @@ pub struct Instance {
     descriptor: Arc<Descriptor>,
     /// None while a call runs and after one failed or was abandoned.
     live: Option<Box<Live>>,
+    /// Ends the call that runs.
+    stop: CancellationToken,
     memory_used: u64,
     dropped_lines: u64,
 }
@@ -58,6 +61,7 @@ enum World {
     Transform(transform::Transform),
     Materializer(materializer::Materializer),
     Sink(sink::Sink),
+    Worker(worker::Worker),
 }
 
 impl Plugin {
@@ -97,6 +101,7 @@ impl Plugin {
             memory_used: 0,
             dropped_lines: 0,
             live: Some(live),
+            stop: CancellationToken::new(),
         };
         instance.configure(config).await?;
         Ok(instance)
@@ -118,10 +123,11 @@ impl Plugin {
         deadline: Duration,
     ) -> Result<(Box<Live>, Descriptor), CallError> {
         store.set_epoch_deadline(1);
-        let world = within(deadline, self.world().instantiate(&mut store)).await;
+        let never = CancellationToken::new();
+        let world = within(deadline, &never, self.world().instantiate(&mut store)).await;
         let world = world.map_err(|failure| failure.explain(&store))?;
         let mut live = Box::new(Live { store, world, _place: place });
-        let described = live.call(deadline, |live| Box::pin(live.describe())).await?;
+        let described = live.call(deadline, &never, |live| Box::pin(live.describe())).await?;
         check_descriptor(&described, self.kind())
             .map_err(|problems| CallError::BadDescriptor { problems })?;
         Ok((live, described))
@@ -136,7 +142,7 @@ impl Instance {
     /// The plugin's own failure, a limit, or an answer outside its descriptor; see [`CallError`].
     pub async fn produce(&mut self, poll: Poll) -> Result<Production, CallError> {
         let max_records = poll.max_records;
-        self.work(
+        self.ask(
             "produce",
             move |live| {
                 Box::pin(async move {
@@ -160,7 +166,7 @@ impl Instance {
     pub async fn process(&mut self, batch: impl Into<Arc<Vec<Message>>>) -> Result<Outcome, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "process",
             move |live| {
                 Box::pin(async move {
@@ -187,7 +193,7 @@ impl Instance {
     ) -> Result<RowOutcome, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "materialize",
             move |live| {
                 Box::pin(async move {
@@ -216,7 +222,7 @@ impl Instance {
     ) -> Result<Vec<Refused>, CallError> {
         let batch = batch.into();
         let inputs = batch.len();
-        self.work(
+        self.ask(
             "deliver",
             move |live| {
                 Box::pin(async move {
@@ -231,6 +237,46 @@ impl Instance {
             move |contract, refusals| contract.check_refusals(refusals, inputs),
         )
         .await
+    }
+
+    /// Gives a worker jobs. The answer has a verdict for each of them, and each of its emissions names its job.
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::produce`].
+    pub async fn work(&mut self, batch: impl Into<Arc<Vec<Job>>>) -> Result<WorkOutcome, CallError> {
+        let batch = batch.into();
+        let jobs = batch.len();
+        self.ask(
+            "work",
+            move |live| {
+                Box::pin(async move {
+                    let World::Worker(world) = &live.world else {
+                        return Ok(None);
+                    };
+                    let guest = world.tidemill_plugin_working();
+                    guest.call_work(&mut live.store, &batch).await.map(Some)
+                })
+            },
+            move |contract, outcome| contract.check_work(outcome, jobs),
+        )
+        .await
+    }
+
+    /// As [`Instance::work`], but ends the guest as soon as `stop` is cancelled: [`CallError::Interrupted`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Instance::produce`].
+    pub async fn work_until(
+        &mut self,
+        batch: impl Into<Arc<Vec<Job>>>,
+        stop: &CancellationToken,
+    ) -> Result<WorkOutcome, CallError> {
+        self.stop = stop.clone();
+        let answer = self.work(batch).await;
+        self.stop = CancellationToken::new();
+        answer
     }
 
     /// Says what the next calls see of time, chance and state. Without it they see none.
@@ -283,7 +329,7 @@ impl Instance {
     }
 
     /// A call to the working function of a kind. The guest's answer is None if the instance is of another kind.
-    async fn work<T, C>(
+    async fn ask<T, C>(
         &mut self,
         function: &'static str,
         call: impl for<'a> FnOnce(&'a mut Live) -> Call<'a, Option<Result<T, Failure>>> + Send + 'static,
@@ -311,8 +357,9 @@ impl Instance {
         let mut live = self.live.take().ok_or(CallError::Poisoned)?;
         let deadline = self.limits.deadline;
         let contract = Arc::clone(&self.contract);
+        let stop = self.stop.clone();
         let run = async move {
-            let answer = live.call(deadline, call).await?;
+            let answer = live.call(deadline, &stop, call).await?;
             Ok::<_, CallError>((check(&contract, answer), live))
         };
         let engine: &PluginEngine = self.plugin.engine();
@@ -345,6 +392,10 @@ macro_rules! with_lifecycle {
                 let $guest = world.tidemill_plugin_lifecycle();
                 $call
             }
+            World::Worker(world) => {
+                let $guest = world.tidemill_plugin_lifecycle();
+                $call
+            }
         }
     };
 }
@@ -357,11 +408,12 @@ impl Live {
     async fn call<T>(
         &mut self,
         deadline: Duration,
+        stop: &CancellationToken,
         call: impl for<'a> FnOnce(&'a mut Self) -> Call<'a, T>,
     ) -> Result<T, CallError> {
         self.store.data_mut().begin_call(deadline);
         self.store.set_epoch_deadline(1);
-        let answer = within(deadline, call(self)).await;
+        let answer = within(deadline, stop, call(self)).await;
         answer.map_err(|failure| failure.explain(&self.store))
     }
 
@@ -383,6 +435,7 @@ impl WorldPre {
             Self::Transform(pre) => World::Transform(pre.instantiate_async(store).await?),
             Self::Materializer(pre) => World::Materializer(pre.instantiate_async(store).await?),
             Self::Sink(pre) => World::Sink(pre.instantiate_async(store).await?),
+            Self::Worker(pre) => World::Worker(pre.instantiate_async(store).await?),
         })
     }
 }
@@ -390,6 +443,7 @@ impl WorldPre {
 /// How a call ended without an answer.
 enum Ended {
     Late(Duration),
+    Stopped,
     Failed(wasmtime::Error),
 }
 
@@ -397,16 +451,24 @@ impl Ended {
     fn explain(self, store: &Store<Guest>) -> CallError {
         match self {
             Self::Late(after) => CallError::Deadline { after },
+            Self::Stopped => CallError::Interrupted,
             Self::Failed(error) => explain(&error, store.data()),
         }
     }
 }
 
-/// The timer only fires when the guest gives way, which it does at every tick of the epoch.
-async fn within<T>(deadline: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Ended> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(answer) => answer.map_err(Ended::Failed),
-        Err(_) => Err(Ended::Late(deadline)),
+/// The timer fires and the stop is seen only when the guest gives way, which it does at every tick of the epoch.
+async fn within<T>(
+    deadline: Duration,
+    stop: &CancellationToken,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        answer = tokio::time::timeout(deadline, call) => match answer {
+            Ok(answer) => answer.map_err(Ended::Failed),
+            Err(_) => Err(Ended::Late(deadline)),
+        },
+        () = stop.cancelled() => Err(Ended::Stopped),
     }
 }
 

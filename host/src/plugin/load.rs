@@ -11,13 +11,14 @@ use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Lower};
 
 use super::bindings::shared::tidemill::plugin::types::Failure;
-use super::bindings::{materializer, producer, sink, transform};
+use super::bindings::{materializer, producer, sink, transform, worker};
 use super::engine::PluginEngine;
 use super::grants::{self, Grant, Grants};
 use super::guest::{self, Guest};
 use super::log::printable;
 use super::{
-    Descriptor, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome, Token,
+    Descriptor, Job, Message, Outcome, PluginDigest, PluginKind, Poll, Production, Refused, RowOutcome,
+    Token, WorkOutcome,
 };
 
 /// Larger files are not looked at. Python's runtime makes a component of 18 MB.
@@ -74,6 +75,14 @@ pub enum LoadError {
         /// What would have to be granted as well.
         missing: Vec<Grant>,
     },
+    /// It imports what no stage of its kind can grant.
+    #[error("the component imports {}, which a {kind} cannot have", grants::list(.refused))]
+    NeverGranted {
+        /// What it is.
+        kind: PluginKind,
+        /// What it would have to do without.
+        refused: Vec<Grant>,
+    },
     /// A component of another world.
     #[error("stage kind {kind} needs a component of world {}, this one {found}", .kind.world())]
     WrongWorld {
@@ -123,6 +132,7 @@ pub(super) enum WorldPre {
     Transform(transform::TransformPre<Guest>),
     Materializer(materializer::MaterializerPre<Guest>),
     Sink(sink::SinkPre<Guest>),
+    Worker(worker::WorkerPre<Guest>),
 }
 
 impl PluginEngine {
@@ -160,15 +170,21 @@ impl PluginEngine {
             .map_err(|error| LoadError::Invalid { reason: sentence(&error) })?;
         self.check_imports(&component)?;
         let kind = self.check_exports(&component, kind)?;
+        let imports = self.imports(&component);
+        let needs: BTreeSet<Grant> = imports.iter().filter_map(|name| grants::needed_for(name)).collect();
+        let refused: Vec<Grant> =
+            needs.iter().copied().filter(|grant| !kind.can_be_granted(*grant)).collect();
+        if !refused.is_empty() {
+            return Err(LoadError::NeverGranted { kind, refused });
+        }
         self.check_functions(&component, kind)?;
         let world = self.link(&component, kind)?;
-        let imports = self.imports(&component);
         Ok(Plugin {
             shared: Arc::new(Loaded {
                 engine: self.clone(),
                 digest: PluginDigest::of(bytes),
                 size: bytes.len() as u64,
-                needs: imports.iter().filter_map(|name| grants::needed_for(name)).collect(),
+                needs,
                 imports,
                 world,
             }),
@@ -231,6 +247,7 @@ impl PluginEngine {
                     PluginKind::Sink => {
                         exports.check::<(&Token, &[Message]), Worked<Vec<Refused>>>(interface, "deliver")
                     }
+                    PluginKind::Worker => exports.check::<(&[Job],), Worked<WorkOutcome>>(interface, "work"),
                 }
             })
             .map_err(|reason| LoadError::Mismatch { kind, reason })
@@ -257,6 +274,7 @@ impl Plugin {
             WorldPre::Transform(_) => PluginKind::Transform,
             WorldPre::Materializer(_) => PluginKind::Materializer,
             WorldPre::Sink(_) => PluginKind::Sink,
+            WorldPre::Worker(_) => PluginKind::Worker,
         }
     }
 
@@ -320,6 +338,7 @@ impl WorldPre {
             PluginKind::Transform => Self::Transform(transform::TransformPre::new(pre)?),
             PluginKind::Materializer => Self::Materializer(materializer::MaterializerPre::new(pre)?),
             PluginKind::Sink => Self::Sink(sink::SinkPre::new(pre)?),
+            PluginKind::Worker => Self::Worker(worker::WorkerPre::new(pre)?),
         })
     }
 }

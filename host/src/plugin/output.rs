@@ -10,13 +10,15 @@ use super::limits::Limits;
 use super::log::printable;
 use super::{
     Change, ColumnType, DEFAULT_PORT, Descriptor, Emission, Header, Outcome, Production, Refusal, Refused,
-    RowChange, RowOutcome, Table, Value,
+    RowChange, RowOutcome, Table, Value, Verdict, WorkOutcome,
 };
 
 /// Times from the year 1 to the year 9999, in microseconds since 1970: what every consumer of the log can show.
 const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 /// A producer's position is stored with every commit.
 const MAX_POSITION_BYTES: usize = 1 << 20;
+/// Ten years, in microseconds: a job that is to wait for longer is a mistake of units.
+const MAX_WAIT: u64 = 10 * 366 * 86_400 * 1_000_000;
 /// Reasons for a refusal are cut past this many characters.
 const MAX_REASON: usize = 2_000;
 
@@ -108,6 +110,34 @@ impl Contract {
     ) -> Result<Vec<Refused>, CallError> {
         check_refused(&mut refusals, inputs, &mut Budget::new(self.max_bytes))?;
         Ok(refusals)
+    }
+
+    /// Also gives each emission of a single job its input, so that all have one, and drops what jobs emit that are
+    /// not done.
+    pub(super) fn check_work(&self, mut outcome: WorkOutcome, jobs: usize) -> Result<WorkOutcome, CallError> {
+        if outcome.verdicts.len() != jobs {
+            return Err(bad(format!(
+                "it has {} verdicts for a batch of {jobs} jobs",
+                outcome.verdicts.len()
+            )));
+        }
+        check_count(outcome.emissions.len(), self.max_records)?;
+        let mut budget = Budget::new(self.max_bytes);
+        for (index, verdict) in outcome.verdicts.iter_mut().enumerate() {
+            check_verdict(verdict, &mut budget).map_err(|fault| fault.of("verdict", index))?;
+        }
+        for (index, emission) in outcome.emissions.iter_mut().enumerate() {
+            self.check_emission(emission, &mut budget)
+                .and_then(|()| job_of(emission, jobs))
+                .map(|job| emission.input = Some(job))
+                .map_err(|fault| fault.of("emission", index))?;
+        }
+        let verdicts = &outcome.verdicts;
+        outcome.emissions.retain(|emission| {
+            let job = emission.input.and_then(|input| verdicts.get(input as usize));
+            matches!(job, Some(Verdict::Done(_)))
+        });
+        Ok(outcome)
     }
 
     fn check_emission(&self, emission: &Emission, budget: &mut Budget) -> Result<(), Fault> {
@@ -314,6 +344,41 @@ fn check_refused(
         }
     }
     Ok(seen)
+}
+
+/// Also makes its words fit to be stored and shown.
+fn check_verdict(verdict: &mut Verdict, budget: &mut Budget) -> Result<(), Fault> {
+    match verdict {
+        Verdict::Done(result) => budget.spend(result.as_ref().map_or(0, Vec::len)),
+        Verdict::Retry(retry) => {
+            retry.reason = printable(&retry.reason, MAX_REASON);
+            budget.spend(retry.reason.len())?;
+            check_wait(retry.after.unwrap_or(0))
+        }
+        Verdict::Snooze(after) => check_wait(*after),
+        Verdict::Reject(reason) | Verdict::Cancel(reason) => {
+            *reason = printable(reason, MAX_REASON);
+            budget.spend(reason.len())
+        }
+    }
+}
+
+fn check_wait(micros: u64) -> Result<(), Fault> {
+    if micros <= MAX_WAIT {
+        Ok(())
+    } else {
+        Err(wrong(format!("waits for {micros} microseconds, which is more than ten years")))
+    }
+}
+
+/// The job that an emission was made from.
+fn job_of(emission: &Emission, jobs: usize) -> Result<u32, Fault> {
+    match emission.input {
+        Some(input) if (input as usize) < jobs => Ok(input),
+        Some(input) => Err(wrong(format!("names input {input} of a batch of {jobs}"))),
+        None if jobs == 1 => Ok(0),
+        None => Err(wrong(format!("names no input, but could come from each of {jobs} jobs"))),
+    }
 }
 
 fn check_count(got: usize, limit: u32) -> Result<(), CallError> {

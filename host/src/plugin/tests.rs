@@ -12,6 +12,7 @@ mod files;
 mod hostile;
 mod reach;
 mod samples;
+mod workers;
 
 fn engine() -> PluginEngine {
     PluginEngine::new(EngineOptions::default()).unwrap()

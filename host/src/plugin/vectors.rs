@@ -1,15 +1,18 @@
 //! Conformance vectors: batches and the answers to them, in a file to which every build of a plugin is held, in
 //! whatever language. `plugins/conformance/README.md` tells the format.
 //!
-//! Emissions are compared byte by byte. The reasons of refusals are for people: a vector names words that must be in
+//! A worker gets jobs and answers with verdicts, all others get messages. Emissions are compared byte by byte. The reasons of refusals are for people: a vector names words that must be in
 //! them, such as the field at fault.
+
+mod jobs;
 
 use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::state::{Memory, StateLimits};
 use super::{
-    CallError, Context, DEFAULT_PORT, Emission, Header, Limits, Message, Outcome, Plugin, Refusal, Seed,
+    CallError, Context, DEFAULT_PORT, Emission, Header, Instance, Limits, Message, Plugin, PluginKind,
+    Refusal, Seed,
 };
 
 /// Bytes in a difference are cut past this many characters.
@@ -41,11 +44,25 @@ pub struct Vectors {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Batch {
+    #[serde(default)]
     messages: Vec<Given>,
+    /// In the place of messages, for a worker.
+    #[serde(default)]
+    jobs: Vec<jobs::Given>,
     #[serde(default)]
     emissions: Vec<Emitted>,
     #[serde(default)]
     refusals: Vec<Refused>,
+    /// In the place of refusals, for a worker.
+    #[serde(default)]
+    verdicts: Vec<jobs::Expected>,
+}
+
+/// How many messages and jobs came before, for what does not say its own number.
+#[derive(Debug, Default)]
+struct Before {
+    messages: u64,
+    jobs: u64,
 }
 
 /// A message; what is left out has a usual value.
@@ -141,7 +158,7 @@ impl Vectors {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// Gives the batches to a fresh instance of a transform, and says in sentences what was not as it should be.
+    /// Gives the batches to a fresh instance of a transform or a worker, and says in sentences what was not as it should be.
     ///
     /// # Errors
     ///
@@ -156,24 +173,41 @@ impl Vectors {
             return Ok(vec![format!("the config was taken, but should be refused with `{expected}`")]);
         }
         let mut differences = Vec::new();
-        let mut offset = 0;
+        let mut before = Before::default();
         // State begins empty, and is kept from batch to batch.
         let state = Memory::default();
         let space = state.space(state_limits(limits));
+        if let Some(difference) = self.check_inputs(plugin.kind()) {
+            return Ok(vec![difference]);
+        }
         for (number, batch) in self.batches.iter().enumerate() {
-            let messages = batch.messages(&mut offset);
-            let now = messages.last().map_or(0, |message| message.timestamp);
+            let now = batch.messages.last().map_or(0, |message| message.timestamp);
             let session = space.session(now);
             let seed = Seed::of(&[b"vectors", &(number as u64).to_be_bytes()]);
             instance.set_context(Context { now, seed, state: Some(session.clone()) });
-            let outcome = instance.process(messages).await?;
+            let found = batch.run(&mut instance, &mut before).await?;
             if let Some(writes) = session.take().await {
                 state.commit(&writes);
             }
-            let found = batch.compare(outcome).into_iter();
-            differences.extend(found.map(|difference| format!("batch {number}: {difference}")));
+            differences.extend(found.into_iter().map(|difference| format!("batch {number}: {difference}")));
         }
         Ok(differences)
+    }
+
+    fn check_inputs(&self, kind: PluginKind) -> Option<String> {
+        let wrong = |batch: &Batch| match kind {
+            PluginKind::Worker => !batch.messages.is_empty() || !batch.refusals.is_empty(),
+            _ => !batch.jobs.is_empty() || !batch.verdicts.is_empty(),
+        };
+        let number = self.batches.iter().position(wrong)?;
+        Some(match kind {
+            PluginKind::Worker => {
+                format!(
+                    "batch {number}: a worker takes `jobs` and gives `verdicts`, not messages and refusals"
+                )
+            }
+            kind => format!("batch {number}: a {kind} takes `messages`, not jobs and verdicts"),
+        })
     }
 
     fn check_refused_config(&self, words: &str) -> Vec<String> {
@@ -197,17 +231,37 @@ fn state_limits(limits: &Limits) -> StateLimits {
 }
 
 impl Batch {
-    fn messages(&self, offset: &mut u64) -> Vec<Message> {
+    /// One call, and in sentences what was not as it should be.
+    async fn run(&self, instance: &mut Instance, before: &mut Before) -> Result<Vec<String>, CallError> {
+        if instance.kind() == PluginKind::Worker {
+            let outcome = instance.work(self.jobs(before)).await?;
+            let mut differences = self.compare_emissions(outcome.emissions);
+            differences.extend(jobs::compare(&self.verdicts, &outcome.verdicts));
+            return Ok(differences);
+        }
+        let outcome = instance.process(self.messages(before)).await?;
+        let mut differences = self.compare_emissions(outcome.emissions);
+        for index in 0..outcome.refusals.len().max(self.refusals.len()) {
+            let (wanted, got) = (self.refusals.get(index), outcome.refusals.get(index));
+            let agree = wanted.zip(got).is_some_and(|(wanted, got)| wanted.agrees(got));
+            if !agree {
+                differences.push(format!("refusal {index}: expected {}, got {}", shown(wanted), shown(got)));
+            }
+        }
+        Ok(differences)
+    }
+
+    fn messages(&self, before: &mut Before) -> Vec<Message> {
         let message = |given: &Given| {
-            let message = given.message(*offset);
-            *offset += 1;
+            let message = given.message(before.messages);
+            before.messages += 1;
             message
         };
         self.messages.iter().map(message).collect()
     }
 
-    fn compare(&self, outcome: Outcome) -> Vec<String> {
-        let emitted = outcome.emissions.into_iter().map(|emission| self.normal(Emitted::from(emission)));
+    fn compare_emissions(&self, emissions: Vec<Emission>) -> Vec<String> {
+        let emitted = emissions.into_iter().map(|emission| self.normal(Emitted::from(emission)));
         let emitted = Vec::from_iter(emitted);
         let expected = Vec::from_iter(self.emissions.iter().cloned().map(|emission| self.normal(emission)));
         let mut differences = Vec::new();
@@ -215,13 +269,6 @@ impl Batch {
             let (wanted, got) = (expected.get(index), emitted.get(index));
             if wanted != got {
                 differences.push(format!("emission {index}: expected {}, got {}", shown(wanted), shown(got)));
-            }
-        }
-        for index in 0..outcome.refusals.len().max(self.refusals.len()) {
-            let (wanted, got) = (self.refusals.get(index), outcome.refusals.get(index));
-            let agree = wanted.zip(got).is_some_and(|(wanted, got)| wanted.agrees(got));
-            if !agree {
-                differences.push(format!("refusal {index}: expected {}, got {}", shown(wanted), shown(got)));
             }
         }
         differences

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["api"],
     &["pipeline"],
-    &["registry", "state", "letters"],
+    &["registry", "state", "letters", "queue"],
     &["plugin", "tables", "query"],
     &["replay"],
     &["archive"],

@@ -47,6 +47,16 @@ pub fn distance_nm(from: (f64, f64), to: (f64, f64)) -> f64 {
     2.0 * EARTH_RADIUS_NM * h.sqrt().min(1.0).asin()
 }
 
+/// The direction in which the great circle from one point to another begins: degrees clockwise from north, 0 to 360.
+#[must_use]
+pub fn bearing_deg(from: (f64, f64), to: (f64, f64)) -> f64 {
+    let (lat_1, lat_2) = (from.0.to_radians(), to.0.to_radians());
+    let lon = (to.1 - from.1).to_radians();
+    let east = lon.sin() * lat_2.cos();
+    let north = lat_1.cos() * lat_2.sin() - lat_1.sin() * lat_2.cos() * lon.cos();
+    east.atan2(north).to_degrees().rem_euclid(360.0)
+}
+
 const fn civil(code: &'static str, lat: f64, lon: f64, elevation_ft: f64, traffic: u8) -> Airport {
     Airport { code, lat, lon, elevation_ft, traffic }
 }
@@ -168,6 +178,17 @@ mod tests {
             assert!((-123.5..-69.0).contains(&airport.lon), "{}", airport.code);
             assert!((0.0..6_000.0).contains(&airport.elevation_ft), "{}", airport.code);
         }
+    }
+
+    #[test]
+    fn bearings_turn_clockwise_from_north() {
+        let from = (40.0, -100.0);
+        for (to, bearing) in [((41.0, -100.0), 0.0), ((39.0, -100.0), 180.0)] {
+            assert!((bearing_deg(from, to) - bearing).abs() < 1e-9);
+        }
+        // Along a parallel the great circle begins a little to the pole's side.
+        assert!((bearing_deg(from, (40.0, -99.0)) - 89.7).abs() < 0.1);
+        assert!((bearing_deg(from, (40.0, -101.0)) - 270.3).abs() < 0.1);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub mod sink {
     include!(concat!(env!("OUT_DIR"), "/sink.rs"));
 }
 
+pub mod worker {
+    include!(concat!(env!("OUT_DIR"), "/worker.rs"));
+}
+
 pub mod imports {
     include!(concat!(env!("OUT_DIR"), "/imports.rs"));
 }

@@ -24,7 +24,7 @@ impl Descriptor {
         self
     }
 
-    /// A further output port, beside `default`, which every transform and producer has.
+    /// A further output port, beside `default`, which every producer, transform and worker has.
     #[must_use]
     pub fn port(mut self, name: &str, description: &str) -> Self {
         self.ports.push(Port { name: name.to_owned(), description: description.to_owned() });

@@ -38,6 +38,7 @@
 //! | transform | [`Transform`] | [`export_transform!`] | records for its ports, refusals |
 //! | materializer | [`Materializer`] | [`export_materializer!`] | row changes, refusals |
 //! | sink | [`Sink`] | [`export_sink!`] | refusals |
+//! | worker | [`Worker`] | [`export_worker!`] | a verdict on each job, records for its ports |
 //!
 //! * All times are microseconds since the Unix epoch, UTC; all waits are microseconds.
 //! * Nothing else is there unless the stage grants it: [`state`], [`clock`], [`random`], [`http`], [`metrics`]. A component
@@ -63,6 +64,7 @@ mod record;
 mod sink;
 pub mod state;
 mod transform;
+mod worker;
 
 pub use bindings::materializer::exports::tidemill::plugin::materializing::{
     Change, Outcome as Changes, RowChange, Value,
@@ -74,11 +76,15 @@ pub use bindings::transform::tidemill::plugin::types::{
     Column, ColumnType, Descriptor, Emission, Failure, Header, Message, Port, Refusal, Refused, RetryHint,
     Table, Timestamp,
 };
+pub use bindings::worker::exports::tidemill::plugin::working::{
+    Job, Outcome as WorkOutcome, RetryJob, Verdict,
+};
 pub use lifecycle::{NoConfig, Plugin};
 pub use materializer::Materializer;
 pub use producer::Producer;
 pub use sink::{Sink, refuse_each};
 pub use transform::Transform;
+pub use worker::Worker;
 
 #[doc(hidden)]
 pub mod bindings;

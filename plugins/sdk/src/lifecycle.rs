@@ -103,6 +103,7 @@ implement_lifecycle!(producer, crate::Producer);
 implement_lifecycle!(transform, crate::Transform);
 implement_lifecycle!(materializer, crate::Materializer);
 implement_lifecycle!(sink, crate::Sink);
+implement_lifecycle!(worker, crate::Worker);
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::str;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Emission, Failure, Header, Message, Refusal, RetryHint, Timestamp};
+use crate::{Emission, Failure, Header, Job, Message, Refusal, RetryHint, Timestamp, Verdict};
 
 impl Message {
     /// The payload as JSON. `T` may borrow from it.
@@ -12,8 +12,7 @@ impl Message {
     /// # Errors
     /// A reject that names the field and says what is wrong with it.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Refusal> {
-        serde_json::from_slice(&self.payload)
-            .map_err(|error| Refusal::reject(json_fault::<T>(&self.payload, &error)))
+        json(&self.payload).map_err(Refusal::reject)
     }
 
     /// The payload as text.
@@ -21,15 +20,57 @@ impl Message {
     /// # Errors
     /// A reject if it is not UTF-8.
     pub fn text(&self) -> Result<&str, Refusal> {
-        str::from_utf8(&self.payload).map_err(|error| Refusal::reject(format!("payload: not UTF-8: {error}")))
+        text(&self.payload).map_err(Refusal::reject)
     }
 
     /// The value of the first header of this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        let header = self.headers.iter().find(|header| header.name == name)?;
-        Some(&header.value)
+        header(&self.headers, name)
     }
+}
+
+impl Job {
+    /// As [`Message::json`].
+    ///
+    /// # Errors
+    /// A reject that names the field and says what is wrong with it.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Verdict> {
+        json(&self.payload).map_err(Verdict::reject)
+    }
+
+    /// The payload as text.
+    ///
+    /// # Errors
+    /// A reject if it is not UTF-8.
+    pub fn text(&self) -> Result<&str, Verdict> {
+        text(&self.payload).map_err(Verdict::reject)
+    }
+
+    /// The value of the first header of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        header(&self.headers, name)
+    }
+
+    /// Whether a failure of this attempt is the end of the job.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.attempt >= self.max_attempts
+    }
+}
+
+fn json<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|error| json_fault::<T>(payload, &error))
+}
+
+fn text(payload: &[u8]) -> Result<&str, String> {
+    str::from_utf8(payload).map_err(|error| format!("payload: not UTF-8: {error}"))
+}
+
+fn header<'a>(headers: &'a [Header], name: &str) -> Option<&'a [u8]> {
+    let header = headers.iter().find(|header| header.name == name)?;
+    Some(&header.value)
 }
 
 /// Parses once more to learn at which field it went wrong: tracking the path costs too much to do it for all.

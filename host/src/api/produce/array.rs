@@ -30,15 +30,16 @@ struct Element<'a> {
     partition: Option<Partition>,
 }
 
+/// A header's value as it is sent.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum HeaderValue {
+pub enum HeaderValue {
     Text(String),
     Binary { base64: String },
 }
 
 /// `null` is a value like any other, where an `Option` would take it for none.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+pub fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -125,7 +126,7 @@ impl Element<'_> {
     }
 }
 
-fn header((name, value): (String, HeaderValue)) -> Result<Header, String> {
+pub fn header((name, value): (String, HeaderValue)) -> Result<Header, String> {
     let value = match value {
         HeaderValue::Text(text) => Bytes::from(text),
         HeaderValue::Binary { base64 } => decode("a header's base64", &base64)?,
@@ -133,7 +134,7 @@ fn header((name, value): (String, HeaderValue)) -> Result<Header, String> {
     Ok(Header { name, value })
 }
 
-fn decode(what: &str, text: &str) -> Result<Bytes, String> {
+pub fn decode(what: &str, text: &str) -> Result<Bytes, String> {
     STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("{what} cannot be decoded: {error}"))
 }
 

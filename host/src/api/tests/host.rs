@@ -28,6 +28,7 @@ use crate::pipeline::share::Shares;
 use crate::pipeline::stage::Services;
 use crate::plugin::{EngineOptions, PluginEngine};
 use crate::query::{Queries, QueryOptions};
+use crate::queue::Queues;
 use crate::replay::Replay;
 use crate::tables::Tables;
 
@@ -65,6 +66,7 @@ impl TestHost {
             groups: groups.clone(),
             shares: Shares::new(Hosts::new(pool.clone()), member),
             registry: crate::registry::Registry::new(pool.clone()),
+            queues: Queues::new(log.clone()),
             letters: crate::letters::Letters::new(log.clone()),
             host: host.clone(),
         };

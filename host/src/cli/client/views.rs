@@ -88,6 +88,9 @@ pub struct Status {
     pub groups: Vec<Group>,
     #[serde(default)]
     pub dead_letters: Vec<DeadLetterCount>,
+    /// Empty from a host of an earlier version.
+    #[serde(default)]
+    pub queues: Vec<Queue>,
     pub tables: Vec<TableInfo>,
     /// Empty from a host of an earlier version.
     #[serde(default)]
@@ -147,8 +150,12 @@ pub struct Stage {
     pub deployment: Option<Deployment>,
     pub candidate: Option<Candidate>,
     pub from: Option<String>,
+    /// Whose jobs it does.
+    pub queue: Option<String>,
     #[serde(default)]
     pub to: BTreeMap<String, String>,
+    #[serde(default)]
+    pub to_queues: BTreeMap<String, String>,
     pub state: String,
     pub reason: Option<String>,
     pub restarts: u64,
@@ -165,6 +172,65 @@ pub struct TableInfo {
     pub stage: String,
     pub key: Vec<String>,
     pub rows: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Queues {
+    pub queues: Vec<Queue>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Queue {
+    pub name: String,
+    pub paused: bool,
+    pub waiting: u64,
+    pub scheduled: u64,
+    pub blocked: u64,
+    pub running: u64,
+    pub dead: u64,
+    pub oldest_waiting_s: Option<f64>,
+    pub lease_s: f64,
+    pub max_attempts: u32,
+    pub backoff_first_s: f64,
+    pub backoff_longest_s: f64,
+    pub concurrency: Option<u32>,
+    pub per_key: Option<u32>,
+    pub ordered: bool,
+    pub keep_s: f64,
+    pub history: Option<String>,
+    pub crons: Vec<Cron>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Cron {
+    pub name: String,
+    pub schedule: String,
+    pub next_at: String,
+    pub fired_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct JobPage {
+    pub jobs: Vec<Job>,
+    pub next: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Job {
+    pub id: u64,
+    pub state: String,
+    pub priority: u32,
+    pub attempt: u32,
+    pub max_attempts: u32,
+    pub unique_key: Option<String>,
+    pub key: Option<String>,
+    pub enqueued_at: String,
+    pub run_at: Option<String>,
+    pub claimed_at: Option<String>,
+    pub finished_at: Option<String>,
+    pub worker: Option<String>,
+    pub error: Option<String>,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]

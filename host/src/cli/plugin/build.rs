@@ -34,7 +34,7 @@ pub struct BuildArgs {
     /// Where to put the component
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// What it is: producer, transform, materializer or sink
+    /// What it is: producer, transform, materializer, sink or worker
     #[arg(long, value_name = "KIND", default_value = "transform", value_parser = component::kind)]
     kind: PluginKind,
     /// Print JSON

@@ -25,7 +25,7 @@ pub struct Setup {
     /// Its configuration: JSON, or @FILE with JSON in it
     #[arg(long, value_name = "JSON or @FILE", default_value = "{}")]
     pub config: String,
-    /// Its kind: producer, transform, materializer or sink; else what it exports decides
+    /// Its kind: producer, transform, materializer, sink or worker; else what it exports decides
     #[arg(long, value_name = "KIND", value_parser = kind)]
     pub kind: Option<PluginKind>,
     /// What it may import: clock, metrics, random or state; may be repeated

@@ -28,7 +28,7 @@ pub struct DiffArgs {
     /// The other, such as its successor
     #[arg(value_name = "B.wasm")]
     b: PathBuf,
-    /// Hold both against this kind: producer, transform, materializer or sink
+    /// Hold both against this kind: producer, transform, materializer, sink or worker
     #[arg(long, value_name = "KIND", value_parser = component::kind)]
     kind: Option<PluginKind>,
     /// Print JSON

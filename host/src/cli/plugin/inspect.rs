@@ -20,7 +20,7 @@ pub struct InspectArgs {
     /// The component
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Hold it against this kind: producer, transform, materializer or sink
+    /// Hold it against this kind: producer, transform, materializer, sink or worker
     #[arg(long, value_name = "KIND", value_parser = component::kind)]
     kind: Option<PluginKind>,
     /// Print JSON
@@ -43,7 +43,7 @@ pub struct Report {
     pub imports: Vec<String>,
     /// What a stage must grant it.
     pub grants: Vec<Grant>,
-    /// Of a producer or transform; the default port is always there.
+    /// Of a producer, transform or worker; the default port is always there.
     pub ports: Vec<PortReport>,
     pub tables: Vec<TableReport>,
     /// JSON Schema; null if it takes no config.
@@ -146,7 +146,9 @@ impl Report {
         let name = stage_name(&self.name);
         let file = plugin_name(&self.file);
         let mut out = format!("[{}s.{name}]\nplugin = {file:?}\n", self.kind);
-        if self.kind != PluginKind::Producer.as_str() {
+        if self.kind == PluginKind::Worker.as_str() {
+            out.push_str("queue = \"QUEUE\"\n");
+        } else if self.kind != PluginKind::Producer.as_str() {
             out.push_str("from = \"TOPIC\"\n");
         }
         match self.ports.as_slice() {
@@ -188,7 +190,7 @@ impl TableReport {
 }
 
 fn ports(kind: PluginKind, declared: &[Port]) -> Vec<PortReport> {
-    if !matches!(kind, PluginKind::Producer | PluginKind::Transform) {
+    if !kind.emits() {
         return Vec::new();
     }
     let always = PortReport { name: DEFAULT_PORT.to_string(), description: String::new() };

@@ -116,7 +116,8 @@ pub struct NewArgs {
 pub fn run(args: NewArgs) -> anyhow::Result<ExitCode> {
     check_name(&args.name).map_err(Invalid)?;
     if args.kind != PluginKind::Transform {
-        let samples = "aircraft-generator (producer), latest-position (materializer) and http-sink (sink)";
+        let samples = "aircraft-generator (producer), latest-position (materializer), http-sink (sink) and incident-report \
+                       (worker)";
         return Err(Invalid(format!(
             "there is no template of a {} yet; begin with a transform, and with one of the samples beside it: {samples}",
             args.kind

@@ -46,6 +46,9 @@ pub struct Counts {
     pub changes: u64,
     pub rejected: u64,
     pub again: u64,
+    /// Of a worker.
+    pub done: u64,
+    pub cancelled: u64,
     pub failed: u64,
 }
 
@@ -55,7 +58,9 @@ impl Counts {
             What::Emission(emission) => *self.emissions.entry(port(emission).to_string()).or_default() += 1,
             What::Change(_) => self.changes += 1,
             What::Rejected(_) => self.rejected += 1,
-            What::Again(_) => self.again += 1,
+            What::Again(_) | What::Retry(_) => self.again += 1,
+            What::Done(_) => self.done += 1,
+            What::Cancelled(_) => self.cancelled += 1,
             What::Failed(_) => self.failed += 1,
         }
     }
@@ -63,7 +68,7 @@ impl Counts {
     fn text(&self) -> String {
         let emitted: u64 = self.emissions.values().sum();
         let mut parts = Vec::new();
-        if emitted > 0 || self.changes == 0 {
+        if emitted > 0 || self.changes + self.done == 0 {
             let ports: Vec<String> =
                 self.emissions.iter().map(|(port, n)| format!("{} {port}", count(*n))).collect();
             let ports = if ports.is_empty() { String::new() } else { format!(" ({})", ports.join(", ")) };
@@ -71,8 +76,10 @@ impl Counts {
         }
         let rest = [
             (self.changes, "row changes"),
+            (self.done, "jobs done"),
             (self.rejected, "refused"),
             (self.again, "to come again"),
+            (self.cancelled, "cancelled"),
             (self.failed, "failed"),
         ];
         parts.extend(rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", count(*n))));
@@ -186,6 +193,13 @@ pub fn words(what: &What) -> String {
         What::Again(Some(after)) => {
             format!("to come again after {}", humantime::format_duration(Duration::from_micros(*after)))
         }
+        What::Done(None) => "done".to_string(),
+        What::Done(Some(result)) => format!("done: {}", text(result)),
+        What::Retry(retry) => {
+            let after = words(&What::Again(retry.after));
+            format!("{after}: {}", cut(&retry.reason))
+        }
+        What::Cancelled(reason) => format!("cancelled: {}", cut(reason)),
         What::Failed(error) => format!("FAILED: {}", cut(&error.to_string())),
     }
 }
@@ -215,6 +229,16 @@ fn json_line(place: &Value, what: &What) -> String {
         What::Change(change) => json!({ "change": { "input": place, "table": change.table } }),
         What::Rejected(reason) => json!({ "refused": { "input": place, "reason": reason } }),
         What::Again(after) => json!({ "again": { "input": place, "after_us": after } }),
+        What::Done(result) => {
+            let mut fields = Map::new();
+            fields.insert("input".to_string(), place.clone());
+            bytes(&mut fields, "text", "base64", result.as_deref());
+            json!({ "done": fields })
+        }
+        What::Retry(retry) => {
+            json!({ "again": { "input": place, "after_us": retry.after, "reason": retry.reason } })
+        }
+        What::Cancelled(reason) => json!({ "cancelled": { "input": place, "reason": reason } }),
         What::Failed(error) => json!({ "failed": { "input": place, "error": error.to_string() } }),
     };
     value.to_string()
@@ -234,7 +258,7 @@ pub fn summary(opened: &Opened, counts: &Counts, used: Used) -> Value {
         "name": opened.descriptor.name, "version": opened.descriptor.version,
         "digest": opened.plugin.digest().as_str(), "records": counts.records, "calls": used.calls,
         "emissions": counts.emissions, "row_changes": counts.changes, "refused": counts.rejected,
-        "again": counts.again, "failed": counts.failed, "time_us": used.time.as_micros() as u64,
+        "again": counts.again, "done": counts.done, "cancelled": counts.cancelled, "failed": counts.failed, "time_us": used.time.as_micros() as u64,
         "memory": used.memory, "compiled_in_us": opened.compiled_in.as_micros() as u64,
     })
 }

@@ -32,6 +32,10 @@ pub fn read(
             let help = "what it returns as its position comes back after a restart".to_string();
             reader.fail(&place, Mark::Value, "a producer has its position, and no state", Some(help));
         }
+        if *grant == Grant::State && kind == StageKind::Worker {
+            let help = "remove it; what a job needs goes into its payload".to_string();
+            reader.fail(&place, Mark::Value, "jobs have no partition that could have state", Some(help));
+        }
     }
     let http = match (&stage.http, grants.contains(&Grant::Http)) {
         (None, false) => None,

@@ -1,4 +1,4 @@
-//! `[producers.NAME]`, `[transforms.NAME]`, `[materializers.NAME]`, `[sinks.NAME]`.
+//! `[producers.NAME]`, `[transforms.NAME]`, `[materializers.NAME]`, `[sinks.NAME]`, `[workers.NAME]`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,16 +8,20 @@ use serde_json::{Map, Value};
 
 use super::{Measure, Reader, grants};
 use crate::config::document::Mark;
-use crate::config::file::{Outputs, Stage};
+use crate::config::file::{Destination, Outputs, QueueRef, Stage};
 use crate::config::key_path::KeyPath;
 use crate::config::plan::{
-    BatchLimits, Breaker, Input, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan, Start,
+    BatchLimits, Breaker, Input, JobsPlan, OnError, PluginRef, Probation, StageKind, StageLimits, StagePlan,
+    Start, Target,
 };
 use crate::config::secret::{Secret, StageConfig};
 use crate::config::{file, units};
-use crate::ids::{StageName, TableName, TopicName};
+use crate::ids::{QueueName, StageName, TableName, TopicName};
 
 const MAX_ATTEMPTS: u32 = 5;
+/// Calls of a worker at once on each host, and jobs for each.
+const CALLS: u32 = 4;
+const JOBS: u32 = 1;
 /// The port that a stage writes to when it names none.
 pub const DEFAULT_PORT: &str = "default";
 
@@ -34,6 +38,7 @@ pub fn read(
     // Each part is read before the first `?`, so that all mistakes of a stage are told.
     let plugin = plugin(reader, path, &stage);
     let input = input(reader, path, kind, &name, &stage);
+    let jobs = jobs(reader, path, kind, &stage);
     let outputs = outputs(reader, &path.key("to"), stage.to.as_ref());
     let tables = tables(reader, path, kind, &stage.tables);
     let limits = limits(reader, &path.key("limits"), &stage.limits);
@@ -56,6 +61,7 @@ pub fn read(
         breaker,
         batch,
         input: input?,
+        jobs: jobs?,
         outputs: outputs?,
         tables: tables?,
     })
@@ -86,7 +92,7 @@ fn plugin(reader: &mut Reader<'_>, path: &KeyPath, stage: &Stage) -> Option<Plug
     })
 }
 
-/// The outer None is a mistake, the inner one a producer.
+/// The outer None is a mistake, the inner one a producer or a worker.
 fn input(
     reader: &mut Reader<'_>,
     path: &KeyPath,
@@ -94,7 +100,7 @@ fn input(
     name: &StageName,
     stage: &Stage,
 ) -> Option<Option<Input>> {
-    if kind == StageKind::Producer {
+    if matches!(kind, StageKind::Producer | StageKind::Worker) {
         return Some(None);
     }
     // A stage without `from` was refused for its shape.
@@ -104,31 +110,51 @@ fn input(
     Some(Some(Input { topic: topic?, group: group?, start: stage.start.unwrap_or(Start::Earliest) }))
 }
 
+/// The outer None is a mistake, the inner one a stage that is no worker.
+fn jobs(reader: &mut Reader<'_>, path: &KeyPath, kind: StageKind, stage: &Stage) -> Option<Option<JobsPlan>> {
+    if kind != StageKind::Worker {
+        return Some(None);
+    }
+    // A worker without `queue` was refused for its shape.
+    let queue = reader.name::<QueueName>(&path.key("queue"), Mark::Value, stage.queue.as_deref()?)?;
+    Some(Some(JobsPlan {
+        queue,
+        concurrency: stage.concurrency.unwrap_or(CALLS),
+        batch: stage.batch.jobs.unwrap_or(JOBS),
+    }))
+}
+
 fn outputs(
     reader: &mut Reader<'_>,
     path: &KeyPath,
     outputs: Option<&Outputs>,
-) -> Option<BTreeMap<String, TopicName>> {
+) -> Option<BTreeMap<String, Target>> {
     match outputs {
         None => Some(BTreeMap::new()),
         Some(Outputs::One(topic)) => {
             let topic = reader.name(path, Mark::Value, topic)?;
-            Some(BTreeMap::from([(DEFAULT_PORT.to_string(), topic)]))
+            Some(BTreeMap::from([(DEFAULT_PORT.to_string(), Target::Topic(topic))]))
         }
         Some(Outputs::Ports(ports)) => {
             if reader.doc.keys(path).is_empty() {
                 let help = "write a topic, or a table such as { default = \"TOPIC\" }".to_string();
-                reader.fail(path, Mark::Key, "`to` names no topic", Some(help));
+                reader.fail(path, Mark::Key, "`to` names no topic and no queue", Some(help));
                 return None;
             }
             let read: Vec<_> = ports
                 .iter()
-                .map(|(port, topic)| {
-                    let topic = reader.name(&path.key(port), Mark::Value, topic)?;
-                    Some((port.clone(), topic))
-                })
+                .map(|(port, to)| Some((port.clone(), target(reader, &path.key(port), to)?)))
                 .collect();
             read.into_iter().collect()
+        }
+    }
+}
+
+fn target(reader: &mut Reader<'_>, path: &KeyPath, to: &Destination) -> Option<Target> {
+    match to {
+        Destination::Topic(topic) => reader.name(path, Mark::Value, topic).map(Target::Topic),
+        Destination::Queue(QueueRef { queue }) => {
+            reader.name(&path.key("queue"), Mark::Value, queue).map(Target::Queue)
         }
     }
 }

@@ -109,7 +109,8 @@ fn tables(reader: &mut Reader<'_>, path: &KeyPath, stage: &StagePlan, expect: &E
     }
 }
 
-fn text(payload: Payload) -> String {
+/// What a payload in a file is in bytes.
+pub(super) fn text(payload: Payload) -> String {
     match payload {
         Payload::Text(text) => text,
         Payload::Object(map) => Value::Object(map).to_string(),

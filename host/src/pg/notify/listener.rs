@@ -7,7 +7,8 @@ use sqlx::Executor;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{CHANNEL, HOSTS, LETTERS, PLUGINS, Shared};
+use super::{CHANNEL, HOSTS, JOBS, LETTERS, PLUGINS, Shared};
+use crate::ids::QueueName;
 
 /// The listener notifies itself this often, and takes the connection for dead when that gets no answer in the same time.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -46,7 +47,7 @@ async fn connect(options: &PgConnectOptions) -> Result<PgListener, sqlx::Error> 
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);
-    listener.listen_all([CHANNEL, PLUGINS, HOSTS, LETTERS]).await?;
+    listener.listen_all([CHANNEL, PLUGINS, HOSTS, LETTERS, JOBS]).await?;
     Ok(listener)
 }
 
@@ -61,6 +62,10 @@ async fn listen(shared: &Shared, mut listener: PgListener) -> String {
                     PLUGINS => shared.plugins.send_replace(()),
                     HOSTS => shared.hosts.send_replace(()),
                     LETTERS => shared.letters.send_replace(()),
+                    // Anybody may have sent it: what is no queue is ignored.
+                    JOBS => {
+                        drop(QueueName::parse(notification.payload()).map(|queue| shared.wake_queue(&queue)))
+                    }
                     _ => shared.received(notification.payload()),
                 }
             }

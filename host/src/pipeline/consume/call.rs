@@ -49,7 +49,7 @@ pub async fn ask(
     let refusals = match stage.plan.kind {
         StageKind::Transform => {
             let outcome = instance.process(messages).await?;
-            effects.outputs = effects::route(&stage.outputs, outcome.emissions, batch);
+            effects = effects::route(&stage.outlets, outcome.emissions, batch)?.into();
             outcome.refusals
         }
         StageKind::Materializer => {
@@ -70,8 +70,8 @@ pub async fn ask(
                 .deliver(Token { group, topic, partition: lease.partition, first, next }, messages)
                 .await?
         }
-        StageKind::Producer => {
-            return Err(CallError::Fatal("a producer reads no topic".to_string()));
+        kind @ (StageKind::Producer | StageKind::Worker) => {
+            return Err(CallError::Fatal(format!("a {kind} reads no topic")));
         }
     };
     Ok(match judge(refusals) {

@@ -130,6 +130,53 @@ fn a_producer_gives_what_was_asked_for() {
     assert_has(&made(vec![], vec![0; (1 << 20) + 1]), "its position has 1048577 bytes");
 }
 
+/// What a worker's answer to a batch of two jobs is found to be.
+fn worked(verdicts: Vec<Verdict>, emissions: Vec<Emission>) -> Result<WorkOutcome, String> {
+    contract().check_work(WorkOutcome { verdicts, emissions }, 2).map_err(|error| error.to_string())
+}
+
+#[test]
+fn each_job_gets_one_verdict() {
+    let done = Verdict::Done(None);
+    assert!(worked(vec![done.clone(); 2], vec![]).is_ok());
+    let few = worked(vec![done.clone()], vec![]).unwrap_err();
+    assert_has(&few, "it has 1 verdicts for a batch of 2 jobs");
+    let many = worked(vec![done; 3], vec![]).unwrap_err();
+    assert_has(&many, "it has 3 verdicts for a batch of 2 jobs");
+}
+
+#[test]
+fn what_a_job_emits_that_is_not_done_is_dropped() {
+    let from = |input| Emission { input: Some(input), ..emission() };
+    let verdicts = || vec![Verdict::Snooze(1), Verdict::Done(None)];
+    let outcome = worked(verdicts(), vec![from(0), from(1), from(0)]).unwrap();
+    assert_eq!(outcome.emissions, [from(1)]);
+    let stray = worked(verdicts(), vec![from(1), from(2)]).unwrap_err();
+    assert_has(&stray, "emission 1 names input 2 of a batch of 2");
+    let unnamed = worked(verdicts(), vec![emission()]).unwrap_err();
+    assert_has(&unnamed, "emission 0 names no input, but could come from each of 2 jobs");
+    let alone = WorkOutcome { verdicts: vec![Verdict::Done(None)], emissions: vec![emission()] };
+    assert_eq!(contract().check_work(alone, 1).unwrap().emissions, [from(0)]);
+}
+
+#[test]
+fn results_reasons_and_waits_of_verdicts_have_their_limits() {
+    let one = |verdict| worked(vec![verdict, Verdict::Done(None)], vec![]);
+    assert!(one(Verdict::Done(Some(vec![0; 100]))).is_ok());
+    assert_has(&one(Verdict::Done(Some(vec![0; 101]))).unwrap_err(), "more than 100 B");
+    assert_has(&one(Verdict::Reject("x".repeat(101))).unwrap_err(), "more than 100 B");
+    let both = worked(vec![Verdict::Done(Some(vec![0; 60])), Verdict::Cancel("x".repeat(41))], vec![]);
+    assert_has(&both.unwrap_err(), "more than 100 B");
+    assert_has(&one(Verdict::Snooze(u64::MAX)).unwrap_err(), "verdict 0 waits for");
+    let retry = |after| Verdict::Retry(RetryJob { reason: "a\0b".to_owned(), after });
+    assert_has(&one(retry(Some(u64::MAX))).unwrap_err(), "more than ten years");
+    let kept = one(retry(None)).unwrap();
+    assert_eq!(kept.verdicts[0], Verdict::Retry(RetryJob { reason: "a\\u{0}b".to_owned(), after: None }));
+    let emissions = vec![Emission { input: Some(0), ..emission() }; 4];
+    let many = worked(vec![Verdict::Done(None), Verdict::Done(None)], emissions).unwrap_err();
+    assert_has(&many, "4 records, allowed are 3");
+}
+
 #[test]
 fn rows_fit_their_table() {
     assert_eq!(changed(Change::Upsert(row())), "fine");

@@ -154,6 +154,8 @@ fn differing(a: &[&What], b: &[&What]) -> Vec<&'static str> {
                 names.push("row");
             }
             (What::Again(a), What::Again(b)) if a != b => names.push("wait"),
+            (What::Retry(a), What::Retry(b)) if a.after != b.after => names.push("wait"),
+            (What::Done(a), What::Done(b)) if a != b => names.push("result"),
             (a, b) if std::mem::discriminant(*a) != std::mem::discriminant(*b) => names.push("kind"),
             _ => {}
         }
