@@ -3,6 +3,8 @@
 //! The cases check for themselves that all that was acknowledged is there, that component and native code give as many
 //! records, and that all ways to query give one answer; a case that finds otherwise fails.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
