@@ -567,6 +567,16 @@ CREATE TYPE tidemill.ended_job AS (
     error        text
 );
 
+-- A key in JSON: text, or {"base64": "..."} as headers have it where it is none.
+CREATE FUNCTION tidemill.key_json(key bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED
+AS $$
+BEGIN
+    RETURN to_jsonb(convert_from(key, 'UTF8'));
+EXCEPTION WHEN data_exception OR untranslatable_character THEN
+    RETURN jsonb_build_object('base64', encode(key, 'base64'));
+END $$;
+
 -- Writes down jobs that ended: where they can be looked at, in the queue's history, and that their unique keys are free.
 CREATE FUNCTION tidemill.end_jobs(p_queue tidemill.queues, p_ended tidemill.ended_job[], p_uniques text[]) RETURNS void
 LANGUAGE plpgsql
@@ -599,7 +609,7 @@ BEGIN
                            convert_to(jsonb_build_object(
                                'queue', p_queue.name, 'id', e.id, 'state', e.state, 'priority', e.priority,
                                'attempt', e.attempt, 'worker', e.worker,
-                               'key', convert_from(e.key, 'UTF8'),
+                               'key', tidemill.key_json(e.key),
                                'enqueued_at', tidemill.micros(e.enqueued_at), 'claimed_at', tidemill.micros(e.claimed_at),
                                'finished_at', tidemill.micros(e.finished_at), 'error', e.error,
                                'payload', coalesce(tidemill.try_json(e.payload), to_jsonb(encode(e.payload, 'base64'))),

@@ -20,6 +20,8 @@ sed -E 's/^segment = "1[mh]"/segment = "5s"/; s/hot = "(5m|24h)"/hot = "15s"/' p
 if [ "$(grep -c '^segment = "5s"\|hot = "15s"' "$scratch/aircraft.toml")" -lt 2 ]; then
     die "pipelines/aircraft.toml has other segments than this script expects" "adapt the line above in $0"
 fi
+# A queue that no stage works for: its jobs stay until a test takes them.
+printf '\n[queues.errands]\nmax_attempts = 3\n' >>"$scratch/aircraft.toml"
 "$(target_dir)/debug/tidemill" up "$scratch/aircraft.toml" --listen 127.0.0.1:0 --data-dir "$scratch/data" \
     >"$log" 2>&1 </dev/null &
 host=$!

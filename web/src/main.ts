@@ -8,7 +8,8 @@ import "./styles/console.css";
 import "./styles/charts.css";
 import "./styles/storage.css";
 import "./styles/plugins.css";
-import "./styles/letters.css";
+import "./styles/details.css";
+import "./styles/queues.css";
 import { h, setText } from "./dom.ts";
 import { clock } from "./format.ts";
 import { installHook } from "./hook.ts";
@@ -18,6 +19,7 @@ import { LettersPage } from "./pages/lettersPage.ts";
 import { MapPage } from "./pages/mapPage.ts";
 import type { Page } from "./pages/page.ts";
 import { PipelinesPage } from "./pages/pipelinesPage.ts";
+import { QueuesPage } from "./pages/queuesPage.ts";
 import { StoragePage } from "./pages/storagePage.ts";
 import { TopicsPage } from "./pages/topicsPage.ts";
 import { brandMark, icon } from "./panels/icons.ts";
@@ -27,7 +29,7 @@ import { currentTheme, flipTheme, onSystemTheme } from "./theme.ts";
 /** A tab out of sight for this long gives its connections back; browsers allow a host only six. */
 const HIDDEN_MS = 4_000;
 
-const TABS: readonly Route[] = [{ page: "map" }, { page: "pipelines" }, { page: "letters", group: null }, { page: "topics", topic: null }, { page: "query", sql: null }, { page: "storage" }];
+const TABS: readonly Route[] = [{ page: "map" }, { page: "pipelines" }, { page: "letters", group: null }, { page: "queues", queue: null, state: "waiting" }, { page: "topics", topic: null }, { page: "query", sql: null }, { page: "storage" }];
 
 class Shell {
   private readonly mapPage = new MapPage();
@@ -35,6 +37,7 @@ class Shell {
     map: this.mapPage,
     pipelines: new PipelinesPage(),
     letters: new LettersPage(),
+    queues: new QueuesPage(),
     topics: new TopicsPage(),
     query: new ConsolePage(),
     storage: new StoragePage(),

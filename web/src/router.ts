@@ -1,10 +1,12 @@
-// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/letters, #/letters/GROUP, #/topics, #/topics/NAME, #/query,
-// #/query?sql=STATEMENT, #/storage.
+// Routes live in the fragment, so the host serves one page: #/map, #/pipelines, #/letters, #/letters/GROUP, #/queues, #/queues/NAME,
+// #/queues/NAME/STATE, #/topics, #/topics/NAME, #/query, #/query?sql=STATEMENT, #/storage.
+import { STATES, type JobState } from "./net/queues.ts";
 
 export type Route =
   | { page: "map" }
   | { page: "pipelines" }
   | { page: "letters"; group: string | null }
+  | { page: "queues"; queue: string | null; state: JobState }
   | { page: "topics"; topic: string | null }
   | { page: "query"; sql: string | null }
   | { page: "storage" };
@@ -14,6 +16,7 @@ export function parseRoute(hash: string): Route {
   const parts = path.split("/");
   if (parts[0] === "pipelines") return { page: "pipelines" };
   if (parts[0] === "letters") return { page: "letters", group: parts[1] ? decode(parts[1]) : null };
+  if (parts[0] === "queues") return { page: "queues", queue: parts[1] ? decode(parts[1]) : null, state: STATES.find((state) => state === parts[2]) ?? "waiting" };
   if (parts[0] === "topics") return { page: "topics", topic: parts[1] ? decode(parts[1]) : null };
   if (parts[0] === "query") return { page: "query", sql: query.startsWith("sql=") ? decode(query.slice(4)) : null };
   if (parts[0] === "storage") return { page: "storage" };
@@ -22,6 +25,7 @@ export function parseRoute(hash: string): Route {
 
 export function href(route: Route): string {
   if (route.page === "letters" && route.group !== null) return `#/letters/${encodeURIComponent(route.group)}`;
+  if (route.page === "queues" && route.queue !== null) return `#/queues/${encodeURIComponent(route.queue)}${route.state === "waiting" ? "" : `/${route.state}`}`;
   if (route.page === "topics" && route.topic !== null) return `#/topics/${encodeURIComponent(route.topic)}`;
   if (route.page === "query" && route.sql !== null) return `#/query?sql=${encodeURIComponent(route.sql)}`;
   return `#/${route.page}`;

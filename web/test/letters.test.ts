@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { hex, parsePage, parseWhole } from "../src/net/letters.ts";
+import { hex } from "../src/net/content.ts";
+import { parsePage, parseWhole } from "../src/net/letters.ts";
 import { parseStatus } from "../src/net/status.ts";
 import { href, parseRoute } from "../src/router.ts";
 

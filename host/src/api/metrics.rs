@@ -33,7 +33,7 @@ pub fn start() {
 }
 
 fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_gauge!(
         "tidemill_topic_next_offsets",
         Unit::Count,
@@ -64,6 +64,19 @@ fn describe() {
         "How long the job of a queue that is next has been waiting"
     );
     describe_gauge!("tidemill_queue_paused", Unit::Count, "1 while a queue is paused");
+    describe_counter!("tidemill_jobs_total", Unit::Count, "Runs of jobs that a worker has ended, by verdict");
+    describe_counter!(
+        "tidemill_jobs_refused_total",
+        Unit::Count,
+        "Runs whose end came after the job was lost"
+    );
+    describe_gauge!("tidemill_jobs_running", Unit::Count, "Jobs in calls of a worker in this host");
+    describe_histogram!(
+        "tidemill_job_wait_seconds",
+        Unit::Seconds,
+        "From when a job could run until its call began"
+    );
+    describe_histogram!("tidemill_job_run_seconds", Unit::Seconds, "Time of one call of a worker");
     describe_counter!("tidemill_http_jobs_in_total", Unit::Count, "Jobs put through HTTP");
     describe_counter!("tidemill_stage_records_in_total", Unit::Count, "Records a stage has read");
     describe_counter!("tidemill_stage_records_out_total", Unit::Count, "Records a stage has put out");

@@ -9,5 +9,6 @@ mod guarding;
 mod letters;
 mod plugins;
 mod producing;
+mod queues;
 mod streaming;
 mod tables;

@@ -100,13 +100,12 @@ fn valid_files_fit_the_schema_that_editors_use() -> Result<()> {
 fn the_ready_pipelines_load_together() -> Result<()> {
     let plan = load(Path::new("../pipelines"))?;
     let aircraft = plan.pipelines.get("aircraft").context("aircraft")?;
-    assert_eq!(aircraft.topics.len(), 3);
-    assert_eq!(aircraft.stages.len(), 3);
+    assert_eq!((aircraft.topics.len(), aircraft.queues.len(), aircraft.stages.len()), (5, 1, 5));
     let fields = aircraft.topics.get("positions").and_then(|t| t.schema.as_ref());
     let first = fields.and_then(|f| f.pointer("/0/name")).and_then(Value::as_str);
     assert_eq!(first, Some("id"), "fields are in file order");
     assert!(diff(&plan, &plan).is_empty());
-    assert_eq!(diff(&Plan::default(), &plan).stages.len(), 3);
+    assert_eq!(diff(&Plan::default(), &plan).stages.len(), 5);
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A shadow is a stage that no pipeline file names. It starts where its stage stands, with copies of state and tables, and runs
 //! by the same code as any stage; `tidemill.shadows` says which there are, and every host follows that. Sinks have none, nor
-//! do stages that may use HTTP: their effects outside would happen twice. Producers have none, since they read no offsets.
+//! do stages that may use HTTP: their effects outside would happen twice. Producers have none, since they read no offsets, nor
+//! have workers. A shadow puts no jobs, which would be done: ports that lead to queues are not connected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +53,11 @@ fn plan_of(live: &StagePlan, digest: &str) -> Result<StagePlan, String> {
         (StageKind::Worker, _) => refuse("and a job is done by one worker"),
         (StageKind::Producer, _) | (_, None) => refuse("and reads no offsets that a shadow could read too"),
         (StageKind::Sink, _) => refuse("and its shadow would deliver everything a second time"),
+        _ if live.tables.is_empty() && live.outputs.values().all(|target| target.queue().is_some()) => {
+            refuse(
+                "that puts jobs and nothing else, and since a shadow puts none there is nothing to compare",
+            )
+        }
         _ if live.http.is_some() => {
             refuse("that may use HTTP, and its shadow would make every request a second time")
         }
@@ -300,6 +306,20 @@ mod tests {
         let input = plan.input.ok_or_else(|| anyhow::anyhow!("it reads nothing"))?;
         assert_eq!((input.topic.as_str(), input.group.as_str()), ("a", "watch-shadow-1a2b3c"));
         assert_eq!((plan.name.as_str(), plan.outputs["default"].as_str()), ("watch-shadow", "b_shadow"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_shadow_puts_no_jobs() -> anyhow::Result<()> {
+        let text = "[queues.q]\n[transforms.watch]\nplugin = \"w\"\nfrom = \"a\"\n\
+                    to = { default = \"b\", jobs = { queue = \"q\" } }\n\
+                    [workers.w]\nplugin = \"w\"\nqueue = \"q\"\n";
+        let plan = plan_of(&stage(text, "watch")?, "sha256:1a2b3c4d").map_err(anyhow::Error::msg)?;
+        assert_eq!(plan.outputs.keys().collect::<Vec<_>>(), ["default"]);
+        assert!(plan_of(&stage(text, "w")?, "sha256:1a2b3c4d").is_err(), "a job is done by one worker");
+        let only = text.replace("default = \"b\", ", "");
+        let refused = plan_of(&stage(&only, "watch")?, "sha256:1a2b3c4d").map(|plan| plan.name);
+        assert!(refused.as_ref().is_err_and(|words| words.contains("nothing to compare")), "{refused:?}");
         Ok(())
     }
 

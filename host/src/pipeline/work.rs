@@ -1,8 +1,8 @@
 //! A worker stage on one host: it claims jobs of its queue, runs them and ends them.
 //!
 //! Guarantee: what a run leads to is committed with its end, under the claim that holds the job, or not at all ([`ends`]).
-//! Bounds: `concurrency` calls at a time, and as many again whose ends wait for a commit. No more is claimed than free calls
-//! can begin at once, so no job waits in one host while another is free.
+//! Bounds: `concurrency` calls at a time, and [`UNCOMMITTED`] more whose ends wait for a commit. No more is claimed than free
+//! calls can begin at once or in a moment, so jobs do not wait in one host while another is free.
 //! Failure: a call of several jobs that fails is made again job by job; a single job that fails has used up an attempt. Jobs of
 //! a host that dies, or that Postgres does not hear of for a lease, come again elsewhere, and what it still has to say of them
 //! is refused. A host that stops begins nothing new, gives back what it has not begun, and waits for calls up to their deadline.
@@ -34,6 +34,9 @@ use meter::Meter;
 /// A worker has no partitions, so its one task has this place in the status.
 const TASK: u32 = 0;
 
+/// Calls whose ends wait for a commit, beside those that run. Quick calls fill a commit with them.
+const UNCOMMITTED: usize = 256;
+
 /// What the tasks of one stage share.
 struct Worker {
     stage: Arc<Stage>,
@@ -44,6 +47,8 @@ struct Worker {
     calls: Arc<Semaphore>,
     /// Calls whose ends are not committed.
     open: Arc<Semaphore>,
+    /// Whether jobs may be claimed for calls to come.
+    is_claimed_ahead: bool,
     instances: Instances,
     held: Arc<Held>,
     ends: Ends,
@@ -63,8 +68,8 @@ pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), Stag
     let stopping = token.child_token();
     let meter = Arc::new(Meter::new(&stage.cell));
     let concurrency = jobs.concurrency as usize;
-    let (ends, committing) =
-        ends::start(&stage, &queue, meter.clone(), 2 * concurrency, stopping.clone()).await;
+    let open = concurrency + UNCOMMITTED;
+    let (ends, committing) = ends::start(&stage, &queue, meter.clone(), open, stopping.clone()).await;
     let held = Arc::new(Held::new(stage.services.queues.clone(), jobs.queue.clone(), queue.lease));
     let heart = AbortOnDropHandle::new(tokio::spawn(held.clone().keep()));
     let worker = Arc::new(Worker {
@@ -72,7 +77,8 @@ pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), Stag
         queue: jobs.queue,
         batch: jobs.batch as usize,
         calls: Arc::new(Semaphore::new(concurrency)),
-        open: Arc::new(Semaphore::new(2 * concurrency)),
+        open: Arc::new(Semaphore::new(open)),
+        is_claimed_ahead: queue.concurrency.is_none(),
         instances,
         held,
         ends,

@@ -53,7 +53,8 @@ impl Queues {
     pub async fn infos(&self, queue: Option<&QueueName>) -> Result<Vec<QueueInfo>, QueueError> {
         let rows = sqlx::query(
             "SELECT c.queue, c.waiting, c.scheduled, c.blocked, c.running, c.dead, tidemill.micros(c.oldest_waiting_at), c.paused,
-                    greatest(extract(epoch FROM clock_timestamp() - c.oldest_waiting_at), 0)::float8,
+                    CASE WHEN c.oldest_waiting_at IS NOT NULL
+                         THEN greatest(extract(epoch FROM clock_timestamp() - c.oldest_waiting_at), 0)::float8 END,
                     extract(epoch FROM q.lease)::float8, q.max_attempts, extract(epoch FROM q.backoff_first)::float8,
                     extract(epoch FROM q.backoff_longest)::float8, q.concurrency, q.per_key, q.ordered,
                     extract(epoch FROM q.keep)::float8, t.name, tidemill.micros(q.created_at)

@@ -32,6 +32,15 @@ async fn settle(pool: &PgPool) {
         count(pool, "SELECT coalesce(sum(lag), 0)::bigint FROM tidemill.lag").await == 0
     })
     .await;
+    eventually("the jobs are done", PATIENCE, || async {
+        count(
+            pool,
+            "SELECT sum(waiting + scheduled + blocked + running)::bigint FROM tidemill.queue_counts()",
+        )
+        .await
+            == 0
+    })
+    .await;
 }
 
 /// Every offset of every partition is there exactly once.
@@ -102,10 +111,30 @@ async fn assert_outputs_follow_inputs(pool: &PgPool) {
     assert_eq!(wrong, 0, "alerts missing or written twice");
 }
 
+/// One job for each incident, one report for each job, and one line of history for each end: none is missing or twice.
+async fn assert_each_incident_has_one_report(pool: &PgPool) {
+    // An incident is what is wrong with an aircraft, for ten minutes: longer than a test.
+    let wrong = count(
+        pool,
+        "WITH incidents AS (SELECT DISTINCT value->>'id' AS id, value->>'alert' AS alert FROM topics.alerts),
+              reports AS (SELECT value->>'id' AS id, value->>'alert' AS alert FROM topics.incident_reports),
+              ended AS (SELECT value#>>'{result,id}' AS id, value#>>'{result,alert}' AS alert FROM topics.report_jobs
+                         WHERE value->>'state' = 'done')
+         SELECT (SELECT count(*) FROM (SELECT * FROM incidents EXCEPT ALL SELECT * FROM reports) missing)
+              + (SELECT count(*) FROM (SELECT * FROM reports EXCEPT ALL SELECT * FROM incidents) extra)
+              + (SELECT count(*) FROM (SELECT * FROM reports EXCEPT ALL SELECT * FROM ended) unwritten)
+              + (SELECT count(*) FROM (SELECT * FROM ended EXCEPT ALL SELECT * FROM reports) unreported)",
+    )
+    .await;
+    assert_eq!(wrong, 0, "incidents without a report, or with more than one");
+    assert!(count(pool, "SELECT count(*) FROM topics.incident_reports").await > 0, "there was no incident");
+}
+
 async fn assert_everything(pool: &PgPool) {
-    for topic in ["positions", "approaches", "alerts"] {
+    for topic in ["positions", "approaches", "alerts", "incident_reports", "report_jobs"] {
         assert_dense(pool, topic).await;
     }
+    assert_each_incident_has_one_report(pool).await;
     assert_table_is_the_fold_of_the_log(pool).await;
     assert_outputs_follow_inputs(pool).await;
 }

@@ -23,6 +23,7 @@ mod outside;
 mod plugin_cli;
 mod pooler;
 mod query;
+mod queues;
 mod refusals;
 mod shadows;
 mod support;

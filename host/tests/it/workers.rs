@@ -198,6 +198,25 @@ async fn jobs_of_one_call_do_not_suffer_for_each_other_and_outputs_may_be_jobs()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_job_leads_to_and_cannot_be_stored_fails_that_job_and_no_other() {
+    let next = "to = { default = { queue = \"next\" } }";
+    let text = pipeline("", "batch = { jobs = 5 }").replace("to = \"out\"", next) + "\n[queues.next]\n";
+    let bench = Bench::start(&text).await;
+    sqlx::query("SELECT tidemill.delete_queue('next')")
+        .execute(&bench.pool)
+        .await
+        .expect("it can be deleted");
+    let ids = [bench.put("q", json!("x")).await, bench.put("q", json!({"do": "reject"})).await];
+    bench.settles().await;
+    let (state, attempts, _, error) = bench.job(ids[0]).await;
+    assert_eq!((state.as_str(), attempts), ("dead", 3), "{error:?}");
+    assert!(error.as_ref().is_some_and(|error| error.contains("there is no queue \"next\"")), "{error:?}");
+    let (state, attempts, ..) = bench.job(ids[1]).await;
+    assert_eq!((state.as_str(), attempts), ("dead", 1), "what leads to nothing is not held up");
+    assert_eq!(stage(&bench.first).await["state"], json!("running"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_of_a_killed_host_are_taken_over_within_two_leases() {
     let bench = Bench::start(&pipeline("", "")).await;
     let mut second = bench.join("second", &[]);

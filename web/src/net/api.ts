@@ -63,3 +63,9 @@ export function apiError(caught: unknown): ApiError {
   const message = caught instanceof Error ? caught.message : String(caught);
   return { status: 0, code: "failed", message, hint: "" };
 }
+
+/** What is said when something that was asked for did not happen. */
+export function notDone(caught: unknown): string {
+  const { message, hint } = apiError(caught);
+  return hint === "" ? `Not done: ${message}` : `Not done: ${message} (${hint})`;
+}

@@ -1,6 +1,7 @@
 // Dead letters: messages that a stage gave up on, and what can be done about them.
 import { ApiFailure, errorOf, getJson } from "./api.ts";
-import { array, number, numberOrNull, object, text, textOrNull, timeOrNull, type Json } from "./json.ts";
+import { headerOf, hex, keyOf, type Content } from "./content.ts";
+import { array, number, numberOrNull, object, text, timeOrNull, type Json } from "./json.ts";
 
 export interface Letter {
   id: number;
@@ -25,12 +26,6 @@ export interface WholeLetter extends Letter {
   key: Content | null;
   headers: { name: string; value: Content }[];
   payload: Content;
-}
-
-export interface Content {
-  text: string;
-  /** Bytes in hex stand for what is not text. */
-  binary: boolean;
 }
 
 export interface LetterPage {
@@ -105,32 +100,11 @@ function parseLetter(o: Json): Letter {
 export function parseWhole(value: unknown): WholeLetter {
   const o = object(value);
   const record = object(o.record);
-  const coded = textOrNull(record.key_base64);
-  const key = typeof record.key === "string" ? { text: record.key, binary: false } : null;
   return {
     ...parseLetter({ ...o, partition: record.partition, offset: record.offset }),
     timestamp: timeOrNull(record.timestamp),
-    key: coded === null ? key : { text: hex(coded), binary: true },
-    headers: array(record.headers).map(array).map(([name, content]) => ({ name: text(name), value: headerValue(content) })),
+    key: keyOf(record, "key"),
+    headers: array(record.headers).map(array).map(headerOf),
     payload: typeof record.base64 === "string" ? { text: hex(record.base64), binary: true } : { text: text(record.text), binary: false },
   };
-}
-
-function headerValue(value: unknown): Content {
-  return typeof value === "string" ? { text: value, binary: false } : { text: hex(text(object(value).base64)), binary: true };
-}
-
-/** Bytes as people compare them: two digits each, sixteen in a line. */
-export function hex(base64: string): string {
-  let bytes: string;
-  try {
-    bytes = atob(base64);
-  } catch {
-    return base64;
-  }
-  const lines: string[] = [];
-  for (let at = 0; at < bytes.length; at += 16) {
-    lines.push(Array.from(bytes.slice(at, at + 16), (byte) => byte.charCodeAt(0).toString(16).padStart(2, "0")).join(" "));
-  }
-  return lines.join("\n");
 }

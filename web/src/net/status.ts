@@ -34,17 +34,35 @@ export interface Stage {
   candidate: Candidate | null;
   group: string | null;
   from: string | null;
+  /** Whose jobs it does. */
+  queue: string | null;
   to: [port: string, topic: string][];
+  toQueues: [port: string, queue: string][];
   state: string;
   reason: string | null;
   restarts: number;
   recordsIn: number;
   recordsOut: number;
   refused: number;
+  /** Of a worker. */
+  jobs: JobCounts | null;
   inPerSecond: number;
   outPerSecond: number;
   lag: number | null;
   tasks: { partition: number; state: string; reason: string | null; digest: string | null }[];
+}
+
+/** What became of the runs of a worker in this host. */
+export interface JobCounts {
+  running: number;
+  done: number;
+  /** Attempts that failed; the job came again, or was dead after the last. */
+  retried: number;
+  snoozed: number;
+  rejected: number;
+  cancelled: number;
+  /** Runs whose end came too late. */
+  refused: number;
 }
 
 export interface Pipeline {
@@ -190,13 +208,16 @@ function parseStage(o: Json): Stage {
     candidate: parseCandidate(object(o.candidate)),
     group: textOrNull(o.group),
     from: textOrNull(o.from),
-    to: Object.entries(object(o.to)).map(([port, topic]): [string, string] => [port, text(topic)]),
+    queue: textOrNull(o.queue),
+    to: parsePorts(o.to),
+    toQueues: parsePorts(o.to_queues),
     state: text(o.state, "unknown"),
     reason: textOrNull(o.reason),
     restarts: number(o.restarts),
     recordsIn: number(o.records_in),
     recordsOut: number(o.records_out),
     refused: number(o.refused),
+    jobs: typeof o.jobs === "object" && o.jobs !== null ? parseJobCounts(object(o.jobs)) : null,
     inPerSecond: number(o.records_in_per_second),
     outPerSecond: number(o.records_out_per_second),
     lag: numberOrNull(o.lag),
@@ -207,6 +228,22 @@ function parseStage(o: Json): Stage {
       digest: textOrNull(t.digest),
     })),
   };
+}
+
+function parseJobCounts(o: Json): JobCounts {
+  return {
+    running: number(o.running),
+    done: number(o.done),
+    retried: number(o.retried),
+    snoozed: number(o.snoozed),
+    rejected: number(o.rejected),
+    cancelled: number(o.cancelled),
+    refused: number(o.refused),
+  };
+}
+
+function parsePorts(value: unknown): [port: string, target: string][] {
+  return Object.entries(object(value)).map(([port, target]) => [port, text(target)]);
 }
 
 function parseTopic(o: Json): Topic {

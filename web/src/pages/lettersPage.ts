@@ -1,7 +1,7 @@
 // Dead letters: how many each group has, a list of them, and one opened. Redriving and dropping, one or all of a group.
 import { h, reconcile, setText } from "../dom.ts";
 import { moment, whole } from "../format.ts";
-import { apiError } from "../net/api.ts";
+import { apiError, notDone } from "../net/api.ts";
 import { drop, listLetters, redrive, type Letter } from "../net/letters.ts";
 import type { HostView, LetterCount } from "../net/status.ts";
 import { LetterCard } from "../panels/letterCard.ts";
@@ -28,7 +28,7 @@ export class LettersPage implements Page {
   private readonly question = h("p");
   private readonly yes = h("button", { type: "button", class: "button is-danger" }, "Drop them");
   private readonly no = h("button", { type: "button", class: "button" }, "Cancel");
-  private readonly confirm = h("div", { class: "letter-confirm", role: "group", "aria-label": "Confirm", hidden: true }, this.question, h("div", { class: "letter-actions" }, this.yes, this.no));
+  private readonly confirm = h("div", { class: "confirm", role: "group", "aria-label": "Confirm", hidden: true }, this.question, h("div", { class: "actions" }, this.yes, this.no));
   private readonly card = new LetterCard(() => { void this.load(false); }, (id) => { this.focusRow(id); });
 
   private group: string | null = null;
@@ -94,7 +94,7 @@ export class LettersPage implements Page {
     again.addEventListener("click", () => { void this.redriveGroup(group); });
     gone.addEventListener("click", () => { this.ask(group); });
     const link = h("a", { href: href({ page: "letters", group }) }, group);
-    return h("tr", {}, h("th", { scope: "row" }, link), h("td"), h("td"), h("td", { class: "words" }, h("div", { class: "letter-actions" }, again, gone)));
+    return h("tr", {}, h("th", { scope: "row" }, link), h("td"), h("td"), h("td", { class: "words" }, h("div", { class: "actions" }, again, gone)));
   }
 
   private async load(further: boolean): Promise<void> {
@@ -117,7 +117,7 @@ export class LettersPage implements Page {
     open.addEventListener("click", () => { void this.card.open(id); });
     const row = h("tr", {}, h("th", { scope: "row" }, open));
     for (const name of COLUMNS.slice(1)) row.append(h("td", { class: WORDS.has(name) ? "words" : null }));
-    row.lastElementChild?.classList.add("letter-error");
+    row.lastElementChild?.classList.add("one-line");
     return row;
   }
 
@@ -162,8 +162,7 @@ export class LettersPage implements Page {
     try {
       setText(this.said, await job());
     } catch (caught) {
-      const { message, hint } = apiError(caught);
-      setText(this.said, hint === "" ? `Not done: ${message}` : `Not done: ${message} (${hint})`);
+      setText(this.said, notDone(caught));
     }
     await this.load(false);
   }

@@ -158,11 +158,13 @@ function updateStage(row: HTMLElement, stage: Stage): void {
   pair(0, stage.name, stage.kind);
   const state = pair(1, stage.state, reasonOf(stage));
   if (state) state.dataset.state = stage.state;
-  put(2, stage.from ?? "–");
-  put(3, stage.to.length === 0 ? "–" : stage.to.map(([port, topic]) => (port === "default" ? topic : `${port} → ${topic}`)).join(", "));
-  put(4, stage.from === null ? "–" : rate(stage.inPerSecond));
+  const targets = [...stage.to, ...stage.toQueues];
+  const reads = stage.from ?? stage.queue;
+  put(2, reads ?? "–");
+  put(3, targets.length === 0 ? "–" : targets.map(([port, target]) => (port === "default" ? target : `${port} → ${target}`)).join(", "));
+  put(4, reads === null ? "–" : rate(stage.inPerSecond));
   put(5, rate(stage.outPerSecond));
-  put(6, stage.from === null ? "–" : short(stage.recordsIn));
+  put(6, reads === null ? "–" : short(stage.recordsIn));
   put(7, short(stage.recordsOut));
   put(8, whole(stage.refused));
   put(9, whole(stage.lag));

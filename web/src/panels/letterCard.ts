@@ -1,14 +1,15 @@
 // One dead letter, opened: where it came from, why it failed, its message as text, and what to do with it.
 import { h, setText } from "../dom.ts";
 import { bytes, moment, shortDigest, whole } from "../format.ts";
-import { apiError } from "../net/api.ts";
-import { drop, readLetter, redrive, type Content, type WholeLetter } from "../net/letters.ts";
+import { apiError, notDone } from "../net/api.ts";
+import { shown } from "../net/content.ts";
+import { drop, readLetter, redrive, type WholeLetter } from "../net/letters.ts";
 
 export class LetterCard {
   private readonly title = h("h3", { tabindex: -1 });
-  private readonly facts = h("dl", { class: "letter-facts" });
+  private readonly facts = h("dl", { class: "fact-list" });
   private readonly size = h("h4");
-  private readonly payload = h("pre", { class: "letter-payload", tabindex: 0, "aria-label": "Payload" });
+  private readonly payload = h("pre", { class: "payload", tabindex: 0, "aria-label": "Payload" });
   private readonly redriveButton = h("button", { type: "button", class: "button" }, "Redrive");
   private readonly dropButton = h("button", { type: "button", class: "button is-danger" }, "Drop");
   private readonly closeButton = h("button", { type: "button", class: "button" }, "Close");
@@ -22,8 +23,8 @@ export class LetterCard {
   constructor(private readonly changed: () => void, private readonly closed: (id: number) => void) {
     this.element = h(
       "section",
-      { class: "card letter-card", "aria-label": "Dead letter", hidden: true },
-      h("header", { class: "card-head" }, this.title, h("div", { class: "letter-actions" }, this.redriveButton, this.dropButton, this.closeButton)),
+      { class: "card opened", "aria-label": "Dead letter", hidden: true },
+      h("header", { class: "card-head" }, this.title, h("div", { class: "actions" }, this.redriveButton, this.dropButton, this.closeButton)),
       this.said,
       this.facts,
       this.size,
@@ -89,15 +90,10 @@ export class LetterCard {
     try {
       setText(this.said, await job(id));
     } catch (caught) {
-      const { message, hint } = apiError(caught);
-      setText(this.said, hint === "" ? `Not done: ${message}` : `Not done: ${message} (${hint})`);
+      setText(this.said, notDone(caught));
     }
     for (const button of [this.redriveButton, this.dropButton]) button.setAttribute("aria-disabled", "false");
     this.busy = false;
     this.changed();
   }
-}
-
-function shown({ text, binary }: Content): string {
-  return binary ? `hex ${text}` : text;
 }

@@ -134,10 +134,7 @@ impl Lot {
 
     /// Jobs that are not begun here: another host, or this one later, runs them.
     async fn give_back(&self, worker: &Worker, range: Range<usize>) {
-        if let Err(error) = worker.ends.commit(self.all(range, Verdict::Snooze(Duration::ZERO))).await {
-            let stage = worker.stage.label();
-            tracing::warn!(stage, error, "jobs could not be given back; their lease will run out");
-        }
+        commit_snoozed(worker, self.all(range, Verdict::Snooze(Duration::ZERO))).await;
     }
 
     /// The same end for all of them, with nothing that came of it.
@@ -145,6 +142,22 @@ impl Lot {
         let place = self.first + range.start;
         let ends = self.jobs[range].iter().enumerate();
         ends.map(|(at, job)| End::new(job, place + at, verdict.clone())).collect()
+    }
+}
+
+/// Gives back jobs that were claimed and not begun.
+pub(super) async fn give_back(worker: Arc<Worker>, lots: Vec<Lot>) {
+    let snoozed = |lot: &Lot| lot.all(0..lot.jobs.len(), Verdict::Snooze(Duration::ZERO));
+    let ends: Vec<End> = lots.iter().flat_map(snoozed).collect();
+    if !ends.is_empty() {
+        commit_snoozed(&worker, ends).await;
+    }
+}
+
+async fn commit_snoozed(worker: &Worker, ends: Vec<End>) {
+    if let Err(error) = worker.ends.commit(ends).await {
+        let stage = worker.stage.label();
+        tracing::warn!(stage, error, "jobs could not be given back; their lease will run out");
     }
 }
 

@@ -4,7 +4,8 @@
 //! written. Queues come before topics, and topics in the order of (topic, partition), as in every commit of a stage.
 //! Failure: after a broken connection the claims are asked whether the commit happened. A claim that is gone either was ended
 //! by it or has lapsed; neither may be written again, and a commit that is still under way when it is asked about is waited
-//! for by the next try, at the claim's row. What can never be stored is told to the one call that it came of.
+//! for by the next try, at the claim's row. What can never be stored, and what Postgres goes on refusing for another reason
+//! than its own state, is told to the one call that it came of.
 //! Bounds: one commit at a time in a stage, of [`GROUP_JOBS`] jobs or [`GROUP_BYTES`], beyond the first call.
 
 use std::collections::{BTreeMap, HashSet};
@@ -18,8 +19,8 @@ use super::meter::Meter;
 use crate::config::plan::QueuePlan;
 use crate::crash;
 use crate::ids::{Partition, QueueName, TopicId};
-use crate::log::AppendError;
 use crate::log::append::{Lineage, OutBatch, append_in};
+use crate::log::{AppendError, LogError};
 use crate::pg::pool::Session;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::commit::{append_is_final, enqueue_is_final};
@@ -32,6 +33,9 @@ use crate::record::NewRecord;
 const GROUP_JOBS: usize = 10_000;
 /// Of results and outputs.
 const GROUP_BYTES: usize = 8 << 20;
+
+/// Refusals of Postgres that nobody foresaw, after which it is not asked again.
+const REFUSALS: u32 = 5;
 
 /// Commits that a host which stops still tries when Postgres does not confirm them.
 const LAST_TRIES: u32 = 5;
@@ -124,6 +128,8 @@ type Accepted = HashSet<(i64, u64)>;
 enum WriteError {
     /// It can never be stored, for this reason.
     Final(String),
+    /// Nothing was written, and the reason is no state of Postgres that would pass.
+    Odd(String),
     /// Nothing was written, or it is not known: then this is what a commit would have done.
     Open { error: String, sent: Option<Accepted> },
 }
@@ -172,7 +178,7 @@ impl Committer {
     /// Writes ends, again and again until it is known that they are stored or that they may not be.
     async fn store(&self, ends: &[&End]) -> Result<(), String> {
         let mut backoff = Backoff::default();
-        let mut last_tries = 0;
+        let (mut last_tries, mut refusals) = (0, 0);
         loop {
             let (error, sent) = match self.write(ends).await {
                 Ok(accepted) => {
@@ -180,6 +186,13 @@ impl Committer {
                     return Ok(());
                 }
                 Err(WriteError::Final(words)) => return Err(words),
+                Err(WriteError::Odd(words)) => {
+                    refusals += 1;
+                    if refusals == REFUSALS {
+                        return Err(words);
+                    }
+                    (words, None)
+                }
                 Err(WriteError::Open { error, sent }) => (error, sent),
             };
             tracing::warn!(stage = self.stage.label(), error, "the ends of jobs are not confirmed");
@@ -282,7 +295,7 @@ async fn write_outputs(session: &mut Session, ends: &[&End], accepted: &Accepted
         let enqueued = enqueue_in(session, queue, &jobs).await;
         enqueued.map_err(|error| match enqueue_is_final(&error) {
             true => WriteError::Final(format!("queue {queue}: {error}")),
-            false => open(&error),
+            false => finishing(error),
         })?;
     }
     for ((topic, partition, origin), records) in topics {
@@ -300,15 +313,19 @@ fn open(error: &dyn std::fmt::Display) -> WriteError {
 
 fn finishing(error: QueueError) -> WriteError {
     match &error {
-        QueueError::Postgres(_) => open(&error),
+        QueueError::Postgres(LogError::Unavailable(_)) => open(&error),
+        QueueError::Postgres(_) => WriteError::Odd(error.to_string()),
         _ => WriteError::Final(error.to_string()),
     }
 }
 
 fn appending(error: AppendError) -> WriteError {
-    match append_is_final(&error) {
-        true => WriteError::Final(error.to_string()),
-        false => open(&error),
+    match error {
+        AppendError::Unavailable(_) | AppendError::Unknown(_) | AppendError::Overloaded { .. } => {
+            open(&error)
+        }
+        error if append_is_final(&error) => WriteError::Final(error.to_string()),
+        error => WriteError::Odd(error.to_string()),
     }
 }
 

@@ -65,6 +65,7 @@ impl Instances {
         match self.stage.instantiate(&wanted).await {
             Ok(instance) => {
                 self.stage.cell.runs(super::TASK, wanted.digest());
+                self.let_go(&wanted);
                 Ok(Seat { number: seat.number, version: wanted, instance })
             }
             Err(error) => {
@@ -91,6 +92,19 @@ impl Instances {
             kept.numbers.remove(&seat.number);
         } else {
             kept.idle.push(seat);
+        }
+    }
+
+    /// Drops idle instances of other versions, which would hold memory until their turn comes.
+    fn let_go(&self, wanted: &Version) {
+        let mut kept = self.kept();
+        let idle = std::mem::take(&mut kept.idle);
+        let (stay, go): (Vec<Seat>, Vec<Seat>) =
+            idle.into_iter().partition(|seat| seat.version.digest() == wanted.digest());
+        kept.idle = stay;
+        for seat in go {
+            kept.numbers.remove(&seat.number);
+            self.stage.cell.observe(seat.number, None);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is counted of the jobs of a stage: in its status, and as metrics with the labels of the stage.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram};
@@ -17,6 +18,8 @@ pub(super) struct Meter {
     refused: Counter,
     /// By verdict, in the order of [`VERDICTS`].
     ended: [Counter; VERDICTS.len()],
+    /// Microseconds; 0 before the first call.
+    typical: AtomicU64,
 }
 
 const VERDICTS: [&str; 5] = ["done", "retry", "snooze", "reject", "cancel"];
@@ -35,6 +38,7 @@ impl Meter {
             ran: metrics::histogram!("tidemill_job_run_seconds", &labels),
             refused: metrics::counter!("tidemill_jobs_refused_total", &labels),
             ended: VERDICTS.map(ended),
+            typical: AtomicU64::new(0),
         }
     }
 
@@ -45,6 +49,25 @@ impl Meter {
     /// A job begins for the first time since it was claimed, so long after it could have.
     pub fn begins(&self, waited: Duration) {
         self.waited.record(waited);
+    }
+
+    /// What calls took lately: an average in which each new one has the weight of an eighth. None before the first.
+    pub fn typical(&self) -> Option<Duration> {
+        match self.typical.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+
+    fn took(&self, time: Duration) {
+        self.ran.record(time);
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        // Calls that end at the same moment may overwrite each other: it is an estimate.
+        let typical = match self.typical.load(Ordering::Relaxed) {
+            0 => micros,
+            before => before - before / 8 + micros / 8,
+        };
+        self.typical.store(typical.max(1), Ordering::Relaxed);
     }
 
     /// A call of so many jobs is under way, until the answer is dropped.
@@ -79,6 +102,6 @@ pub(super) struct Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.meter.counts().rest(self.jobs);
-        self.meter.ran.record(self.since.elapsed());
+        self.meter.took(self.since.elapsed());
     }
 }

@@ -18,7 +18,7 @@ async fn a_unique_key_is_taken_until_its_job_has_ended() {
     assert_eq!(first, [(1, true), (2, true), (1, false), (4, true)]);
     let jobs = setting.claim(10).await;
     assert_eq!(payloads(&jobs), ["a", "b", "c"]);
-    assert_eq!(put(&[a.clone()]).await[0], (1, false), "it runs");
+    assert_eq!(put(std::slice::from_ref(&a)).await[0], (1, false), "it runs");
     assert!(setting.finish(&jobs[0], Verdict::Done(None)).await);
     assert!(setting.finish(&jobs[1], Verdict::Reject("no".into())).await);
     let second = put(&[a.clone(), unique("b", None)]).await;
