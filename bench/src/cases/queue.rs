@@ -82,14 +82,14 @@ pub async fn run(server: &Server, scale: &Scale) -> Result<Findings> {
 
 fn arms(peers: &Peers) -> Vec<Arm> {
     let mut arms = Vec::new();
-    for (batch, connections) in [(1, 1), (1, 8), (100, 4)] {
+    for (batch, connections) in [(1, 1), (1, 8), (100, 4), (1_000, 4)] {
         arms.extend([OURS, OURS_FULL, OURS_KEPT].map(|kind| Arm::sql(kind, batch, connections)));
         if peers.pgmq {
             arms.extend([PGMQ, PGMQ_ARCHIVE].map(|kind| Arm::sql(kind, batch, connections)));
         }
     }
     arms.extend(
-        [(false, 1, 8), (true, 1, 8), (false, 100, 4), (true, 100, 4)]
+        [(false, 1, 8), (true, 1, 8), (false, 100, 4), (true, 100, 4), (false, 1_000, 4)]
             .map(|(keep, batch, calls)| Arm::host(keep, batch, calls)),
     );
     if peers.graphile.is_some() {
@@ -136,6 +136,12 @@ async fn throughput(server: &Server, scale: &Scale, peers: &Peers) -> Result<Fin
     let graphile = |mode: graphile::Mode| of(Way::Graphile(mode), mode.batch(), 1);
     bar("queue, by SQL, batch 100: to pgmq, deleted", sql(OURS, 100, 4), sql(PGMQ, 100, 4));
     bar("queue, by SQL, batch 100: to pgmq, archived", sql(OURS_KEPT, 100, 4), sql(PGMQ_ARCHIVE, 100, 4));
+    bar("queue, by SQL, batch 1,000: to pgmq, deleted", sql(OURS, 1_000, 4), sql(PGMQ, 1_000, 4));
+    bar(
+        "queue, by SQL, batch 1,000: to pgmq, archived",
+        sql(OURS_KEPT, 1_000, 4),
+        sql(PGMQ_ARCHIVE, 1_000, 4),
+    );
     bar("queue, by SQL, batch 1, 8 connections: to pgmq, deleted", sql(OURS, 1, 8), sql(PGMQ, 1, 8));
     bar("queue, a host, batch 1: to pgmq, deleted", host(false, 1, 8), sql(PGMQ, 1, 8));
     bar("queue, a host, batch 1: to pgmq, archived", host(true, 1, 8), sql(PGMQ_ARCHIVE, 1, 8));
@@ -150,6 +156,7 @@ async fn throughput(server: &Server, scale: &Scale, peers: &Peers) -> Result<Fin
         graphile(graphile::Mode::Eight),
     );
     bar("queue, a host, batch 100: to pgmq, deleted", host(false, 100, 4), sql(PGMQ, 100, 4));
+    bar("queue, a host, batch 1,000: to pgmq, deleted", host(false, 1_000, 4), sql(PGMQ, 1_000, 4));
     bar(
         "queue, a host, batch 100: to graphile-worker, batched",
         host(false, 100, 4),
