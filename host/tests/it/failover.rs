@@ -201,11 +201,14 @@ async fn setting(synchronous: bool) -> Setting {
 }
 
 impl Setting {
+    /// Everything that was written until now has been replayed. The end itself moves on: hosts give signs of life, and a
+    /// standby tells how far it has replayed only with what it receives next.
     async fn caught_up(&self) {
-        let behind =
-            "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_insert_lsn())";
+        let end = sqlx::query_scalar("SELECT pg_current_wal_insert_lsn()::text");
+        let end: String = end.fetch_one(&self.on_primary).await.expect("the primary answers");
+        let there = "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE replay_lsn >= $1::pg_lsn)";
         eventually("the standby catches up", PATIENCE, || async {
-            sqlx::query_scalar(behind).fetch_one(&self.on_primary).await.unwrap_or(false)
+            sqlx::query_scalar(there).bind(&end).fetch_one(&self.on_primary).await.unwrap_or(false)
         })
         .await;
     }
