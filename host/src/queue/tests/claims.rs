@@ -75,16 +75,18 @@ async fn a_job_that_is_committed_late_is_not_passed_over_and_one_rolled_back_is_
     assert!(setting.claim(10).await.is_empty());
     late.commit().await.unwrap();
     assert_eq!(payloads(&setting.claim(10).await), ["late"]);
-    // Nobody is left who could fill a gap.
-    for _ in 0..3 {
+    // Nobody is left who could fill a gap, once the transactions of other tests on this server are over, too.
+    let since = std::time::Instant::now();
+    loop {
         assert!(setting.claim(10).await.is_empty());
+        let sql = "SELECT gaps::text FROM tidemill.queue_heads ORDER BY generation DESC LIMIT 1";
+        let gaps: String = sqlx::query_scalar(sql).fetch_one(&setting.database.pool).await.unwrap();
+        if gaps == "{}" {
+            break;
+        }
+        assert!(since.elapsed() < Duration::from_secs(60), "{gaps} are not forgotten");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let gaps: String =
-        sqlx::query_scalar("SELECT gaps::text FROM tidemill.queue_heads ORDER BY generation DESC LIMIT 1")
-            .fetch_one(&setting.database.pool)
-            .await
-            .unwrap();
-    assert_eq!(gaps, "{}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
