@@ -10,7 +10,12 @@ use crate::log::{FetchLimits, Topic};
 use crate::record::Record;
 use crate::replay::{Cursor, Replay, ReplayError};
 
-/// Records of one partition in offset order, from the group's offset on. Bounded by one batch and one stored row.
+/// Records of one read at least, as far as the bytes of a batch allow: a stage with small batches that has fallen behind
+/// reads several of them at once.
+const READ_AHEAD: u32 = 1_000;
+
+/// Records of one partition in offset order, from the group's offset on. Bounded by one read (the bytes of a
+/// batch) and one stored row.
 pub struct Intake {
     cursor: Cursor,
     waiting: VecDeque<Record>,
@@ -28,7 +33,7 @@ impl Intake {
         from: Place,
         limits: BatchLimits,
     ) -> Self {
-        let fetch = FetchLimits { records: limits.records, bytes: limits.bytes };
+        let fetch = FetchLimits { records: limits.records.max(READ_AHEAD), bytes: limits.bytes };
         Self {
             cursor: replay.cursor(topic, vec![(partition, from)], fetch),
             waiting: VecDeque::new(),

@@ -36,9 +36,12 @@ const COMMIT_BYTES: usize = 2 << 20;
 /// Each is a call in one statement.
 pub(super) const COMMIT_PARTITIONS: usize = 16;
 
-/// Waiting for requests takes at most this part of what the last commit took, and no longer than that.
+/// Waiting for requests takes at most this part of what the last commit took...
 const PATIENCE_PART: u32 = 8;
-const PATIENCE_MAX: Duration = Duration::from_millis(1);
+/// ...or, where that is long enough to sleep meanwhile, this part of it, and no longer than that.
+const SLEEP_PART: u32 = 4;
+const SLEEP_MIN: Duration = Duration::from_millis(1);
+const SLEEP_MAX: Duration = Duration::from_millis(4);
 
 pub(super) struct Appender {
     store: Store,
@@ -66,20 +69,38 @@ enum Landed {
     Alone(Partition),
 }
 
-/// How long a group waits for more: until it has as many requests as the one before, but not for long. One request after
+/// How long a commit waits for more: until it has as many requests as there were before, but not for long. One request after
 /// another never waits, and those who stay away are waited for once.
 #[derive(Clone, Copy, Debug, Default)]
 struct Patience {
-    /// Of the commit before.
+    /// Of the commit before, and those that waited when it was over.
     requests: usize,
     /// What it took to store.
     commit: Duration,
 }
 
 impl Patience {
-    fn is_over(self, requests: usize, waited: Duration) -> bool {
-        requests >= self.requests || waited >= (self.commit / PATIENCE_PART).min(PATIENCE_MAX)
+    /// None: it is over.
+    fn wait(self, requests: usize, waited: Duration) -> Option<Wait> {
+        let sleep = (self.commit / SLEEP_PART).min(SLEEP_MAX);
+        let spin = self.commit / PATIENCE_PART;
+        match requests < self.requests {
+            true if sleep >= SLEEP_MIN => {
+                sleep.checked_sub(waited).filter(|left| !left.is_zero()).map(Wait::Sleep)
+            }
+            true if waited < spin => Some(Wait::Spin),
+            _ => None,
+        }
     }
+}
+
+/// How to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// A timer would sleep for longer than the commit takes.
+    Spin,
+    /// At most so long. Commits are slow where others need the processor, who would only be kept from it.
+    Sleep(Duration),
 }
 
 impl Appender {
@@ -166,7 +187,7 @@ impl Appender {
             }
             Landed::Together { partitions, patience, left } => {
                 self.commits -= 1;
-                self.patience = patience;
+                self.patience = Patience { requests: patience.requests + self.waits, ..patience };
                 for partition in partitions {
                     self.busy.remove(&partition);
                 }
@@ -194,9 +215,15 @@ impl Appender {
         loop {
             match self.queue.try_recv() {
                 Ok(requests) => self.received(Some(requests)),
-                Err(_) if self.patience.is_over(self.waits, started.elapsed()) => return,
-                // The writers' turn. A timer would sleep for longer than most commits take.
-                Err(_) => yield_now().await,
+                Err(_) if !self.is_open => return,
+                Err(_) => match self.patience.wait(self.waits, started.elapsed()) {
+                    None => return,
+                    Some(Wait::Spin) => yield_now().await,
+                    Some(Wait::Sleep(left)) => match timeout(left, self.queue.recv()).await {
+                        Ok(requests) => self.received(requests),
+                        Err(_) => return,
+                    },
+                },
             }
         }
     }
@@ -254,16 +281,20 @@ mod tests {
 
     #[test]
     fn a_group_waits_for_as_many_as_came_before_and_not_for_long() {
-        let none = Duration::ZERO;
-        assert!(Patience::default().is_over(1, none), "the first request of all");
-        let alone = Patience { requests: 1, commit: Duration::from_millis(3) };
-        assert!(alone.is_over(1, none), "one after another");
+        let (none, micros) = (Duration::ZERO, Duration::from_micros);
+        assert_eq!(Patience::default().wait(1, none), None, "the first request of all");
+        let alone = Patience { requests: 1, commit: micros(3_000) };
+        assert_eq!(alone.wait(1, none), None, "one after another");
         let eight = Patience { requests: 8, ..alone };
-        assert!(!eight.is_over(7, Duration::from_micros(374)));
-        assert!(eight.is_over(7, Duration::from_micros(375)), "an eighth of a commit");
-        assert!(eight.is_over(8, none));
-        let slow = Patience { commit: Duration::from_secs(1), ..eight };
-        assert!(!slow.is_over(7, Duration::from_micros(999)));
-        assert!(slow.is_over(7, PATIENCE_MAX));
+        assert_eq!(eight.wait(7, micros(374)), Some(Wait::Spin));
+        assert_eq!(eight.wait(7, micros(375)), None, "an eighth of a commit");
+        assert_eq!(eight.wait(8, none), None);
+        let slow = Patience { commit: micros(8_000), ..eight };
+        assert_eq!(slow.wait(7, none), Some(Wait::Sleep(micros(2_000))));
+        assert_eq!(slow.wait(7, micros(1_500)), Some(Wait::Sleep(micros(500))));
+        assert_eq!(slow.wait(7, micros(2_000)), None, "a quarter of a commit");
+        assert_eq!(slow.wait(8, none), None);
+        let stuck = Patience { commit: Duration::from_secs(1), ..eight };
+        assert_eq!(stuck.wait(7, none), Some(Wait::Sleep(SLEEP_MAX)));
     }
 }

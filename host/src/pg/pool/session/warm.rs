@@ -72,7 +72,7 @@ impl Warm {
         }
         drop(inner);
         drop(stale);
-        taken.map(|resting| resting.session).ok_or(Waiting(self))
+        taken.map(|resting| resting.session).ok_or_else(|| Waiting(self))
     }
 
     /// Keeps a session that may be used again as it is.
