@@ -9,6 +9,8 @@ use std::path::PathBuf;
 fn main() {
     println!("cargo:rerun-if-env-changed=DUCKDB_LIB_DIR");
     println!("cargo:rerun-if-changed=build.rs");
+    // They are built into the library, which only sees changes to those that it had.
+    println!("cargo:rerun-if-changed=../migrations");
     let folder = match env::var_os("DUCKDB_LIB_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => {
