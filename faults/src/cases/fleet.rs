@@ -23,8 +23,8 @@ pub const CASE: Case = Case {
 };
 
 const PARTITIONS: u32 = 6;
-/// Enough to keep all partitions busy.
-const PRODUCERS: u32 = 8;
+/// Enough to keep the processor busy.
+const PRODUCERS: u32 = 32;
 /// Beyond that something hangs.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -36,13 +36,15 @@ async fn fleet(run: Run) -> Result<Verdict> {
 
 /// Records a second from the first request until everything has gone through transform and table.
 async fn throughput(run: &Run, verdict: &mut Verdict) -> Result<()> {
-    let records = u64::from(run.size(200_000, 5_000));
+    let records = u64::from(run.size(1_000_000, 5_000));
     let rounds = run.rounds(3, 1);
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         for (which, hosts) in [1, 3].into_iter().enumerate() {
             let run = run.inside(&format!("{hosts}-{round}"));
-            let cluster = Cluster::start(&run, Layout::new(hosts, pipeline::text(PARTITIONS))).await?;
+            let cluster =
+                Cluster::start(&run, Layout::new(hosts, pipeline::with_usual_batches(PARTITIONS, "1h")))
+                    .await?;
             shared(&cluster, hosts).await?;
             let load = Load { batch: 400..=500, spoiled: 0, ..Load::new(INBOUND, PRODUCERS, records) };
             let (history, progress) = (Arc::default(), Arc::default());

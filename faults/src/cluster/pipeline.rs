@@ -21,6 +21,12 @@ pub fn text(partitions: u32) -> String {
 
 /// The same with segments of so long: short ones are sealed and archived while a case runs.
 pub fn with_segments(partitions: u32, segment: &str) -> String {
+    // Small batches, so that many are open when something breaks.
+    format!("{}batch = {{ records = 200 }}\n", with_usual_batches(partitions, segment))
+}
+
+/// The same with batches as large as they usually are.
+pub fn with_usual_batches(partitions: u32, segment: &str) -> String {
     format!(
         r#"[pipeline]
 name = "faults"
@@ -37,16 +43,15 @@ segment = "{segment}"
 partitions = 1
 format = "bytes"
 
-[transforms.{COPY}]
-plugin = "test-identity"
-from = "{INBOUND}"
-to = "{OUTBOUND}"
-batch = {{ records = 200 }}
-
 [materializers.fold]
 plugin = "latest-position"
 from = "{OUTBOUND}"
 tables = {{ current_positions = "{TABLE}" }}
+
+[transforms.{COPY}]
+plugin = "test-identity"
+from = "{INBOUND}"
+to = "{OUTBOUND}"
 "#
     )
 }
