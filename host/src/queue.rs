@@ -255,15 +255,29 @@ impl Queues {
         worker: &str,
         lease: Option<Duration>,
     ) -> Result<Vec<ClaimedJob>, QueueError> {
+        self.claim_in_parts(queue, most, worker, lease, None).await
+    }
+
+    /// The same, with a claim for so many jobs in a row each, if that is no trouble. To end a whole claim costs less than to
+    /// end a part of one, and to make another costs more.
+    pub async fn claim_in_parts(
+        &self,
+        queue: &QueueName,
+        most: u32,
+        worker: &str,
+        lease: Option<Duration>,
+        part: Option<u32>,
+    ) -> Result<Vec<ClaimedJob>, QueueError> {
         let rows = sqlx::query(
             "SELECT claim, id, attempt, max_attempts, priority, key, headers, payload, tidemill.micros(enqueued_at),
                     tidemill.micros(due_at)
-               FROM tidemill.claim_jobs($1, $2, $3, $4, relaxed => true)",
+               FROM tidemill.claim_jobs($1, $2, $3, $4, relaxed => true, per_claim => $5)",
         )
         .bind(queue.as_str())
         .bind(most.min(CLAIM_MAX).cast_signed())
         .bind(worker)
         .bind(lease.map(interval))
+        .bind(part.map(u32::cast_signed))
         .fetch_all(&self.pool)
         .await?;
         Ok(rows.iter().map(claimed).collect::<Result<_, _>>()?)

@@ -11,6 +11,7 @@ use crate::pg::testing::TestDatabase;
 
 mod claims;
 mod ends;
+mod kept;
 mod keys;
 
 struct Setting {

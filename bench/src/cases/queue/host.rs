@@ -165,21 +165,8 @@ async fn is_done(server: &Server, client: &Client, jobs: Option<usize>) -> Resul
 
 /// Milliseconds from a job's `at` to its claim, for each job that is done and kept.
 pub async fn delays(server: &Server, queue: &str) -> Result<Vec<f64>> {
-    let tables: Vec<String> = sqlx::query_scalar(
-        "SELECT t.table_name FROM tidemill.job_tables t JOIN tidemill.queues q USING (queue_id)
-          WHERE q.name = $1 AND t.lane IS NULL",
-    )
-    .bind(queue)
-    .fetch_all(&server.pool)
-    .await?;
-    let mut delays = Vec::new();
-    for table in tables {
-        let sql = format!(
-            "SELECT (extract(epoch FROM claimed_at) * 1e3 - (convert_from(payload, 'UTF8')::jsonb ->> 'at')::numeric / 1e3)::float8
-               FROM jobs.{table}"
-        );
-        let some: Vec<f64> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&server.pool).await?;
-        delays.extend(some);
-    }
-    Ok(delays)
+    let sql = "SELECT (extract(epoch FROM j.claimed_at) * 1e3
+                       - (convert_from(j.payload, 'UTF8')::jsonb ->> 'at')::numeric / 1e3)::float8
+                 FROM tidemill.done_jobs(tidemill.queue_named($1), 1000000) j";
+    Ok(sqlx::query_scalar(sql).bind(queue).fetch_all(&server.pool).await?)
 }

@@ -9,6 +9,7 @@
 //! the last job, then less and less often.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ const STALE: Duration = Duration::from_millis(250);
 /// Jobs of a claim that is made ahead, and calls for each that is free now.
 const AHEAD_JOBS: usize = 1_000;
 const AHEAD_CALLS: usize = 64;
+
+/// From so many jobs on, each call has a claim of its own.
+const OWN_CLAIM: usize = 16;
 
 /// The first look after there was nothing, and the longest pause between two looks.
 const LOOK: Duration = Duration::from_millis(10);
@@ -136,19 +140,24 @@ impl Worker {
         let most = u32::try_from(ahead.min(AHEAD_JOBS).max(now)).unwrap_or(CLAIM_MAX);
         let services = &self.stage.services;
         let name = format!("{}/{}", services.host, self.stage.label());
-        services.queues.claim(&self.queue, most, &name, Some(self.held.lease())).await
+        let part = (self.batch >= OWN_CLAIM).then(|| u32::try_from(self.batch).unwrap_or(CLAIM_MAX));
+        services.queues.claim_in_parts(&self.queue, most, &name, Some(self.held.lease()), part).await
     }
 
-    /// Makes the batches of calls out of a claim.
-    fn take(&self, mut jobs: Vec<ClaimedJob>, asked: Instant, waiting: &mut Waiting) {
+    /// Makes the batches of calls out of what was claimed. A batch is of one claim.
+    fn take(&self, jobs: Vec<ClaimedJob>, asked: Instant, waiting: &mut Waiting) {
         waiting.since = Instant::now();
-        let mut first = 0;
-        while !jobs.is_empty() {
-            let rest = jobs.split_off(self.batch.min(jobs.len()));
-            let jobs = std::mem::replace(&mut jobs, rest);
-            let hold = self.held.hold(jobs[0].claim, jobs.iter().map(|job| job.id).collect(), asked);
-            let next = first + jobs.len();
-            waiting.lots.push_back(Lot { first, hold, room: None, jobs });
+        let mut jobs = jobs.into_iter().peekable();
+        let (mut claim, mut first) = (None, 0);
+        while let Some(job) = jobs.peek().map(|job| job.claim) {
+            if claim.replace(job) != Some(job) {
+                first = 0;
+            }
+            let batch: Vec<_> =
+                iter::from_fn(|| jobs.next_if(|next| next.claim == job)).take(self.batch).collect();
+            let hold = self.held.hold(job, batch.iter().map(|job| job.id).collect(), asked);
+            let next = first + batch.len();
+            waiting.lots.push_back(Lot { first, hold, room: None, jobs: batch });
             first = next;
         }
     }

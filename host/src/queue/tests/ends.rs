@@ -19,17 +19,6 @@ async fn a_result_can_be_looked_at_while_it_is_kept() {
     assert!(done.finished_at >= done.claimed_at && done.payload == b"a");
     let ended = setting.queues.list(&setting.queue, JobState::Cancelled, 10).await.unwrap();
     assert_eq!((ended.len(), ended[0].id, ended[0].error.as_deref()), (1, 2, Some("not needed")));
-    // Its table goes when the time is over.
-    let old = "DO $$ DECLARE t text; BEGIN
-        FOR t IN SELECT table_name FROM tidemill.job_tables WHERE lane IS NULL AND first <= extract(epoch FROM clock_timestamp()) LOOP
-            EXECUTE format('ALTER TABLE jobs.%I RENAME TO old', t);
-            UPDATE tidemill.job_tables SET first = 0, upper = 1, table_name = 'old' WHERE table_name = t;
-        END LOOP; END $$";
-    setting.run(old).await;
-    assert_eq!(setting.state(1).await, Some(JobState::Done));
-    setting.tend().await;
-    setting.claim(1).await;
-    assert_eq!(setting.state(1).await, None);
 }
 
 #[tokio::test]
