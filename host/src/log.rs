@@ -26,6 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
@@ -131,6 +132,11 @@ impl Wakeup {
     /// first; true if it was woken. Wake-ups may be lost or for nothing, so read after either. May be cancelled.
     pub async fn wait(&mut self, max: Duration) -> bool {
         timeout(max, self.0.woken()).await.is_ok()
+    }
+
+    /// The same without waiting.
+    pub fn came(&mut self) -> bool {
+        self.0.woken().now_or_never().is_some()
     }
 }
 

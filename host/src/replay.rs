@@ -69,7 +69,7 @@ impl Replay {
         let error = match (self.log.fetch(topic, partition, from, limits).await, &self.archive) {
             (Err(error @ FetchError::OutOfRange { start, .. }), Some(archive)) if from.offset < start => {
                 match archive.read(topic.id, partition, from.offset, limits).await? {
-                    Some(batches) => return Ok(Fetched { batches }),
+                    Some(batches) => return Ok(Fetched { batches, at_end: false }),
                     None => error,
                 }
             }

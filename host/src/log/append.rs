@@ -1,11 +1,11 @@
-//! Appending: a request is split by key, waits in the bounded queue of its partition, and shares a commit with what came
+//! Appending: a request is split by key, waits in the bounded queue of its topic, and shares a commit with what came
 //! meanwhile.
 //!
-//! * The lock of a counter row lasts one commit, so each partition has one task in this process that has one commit in
-//!   flight ([`appender`]); requests that arrive during it make the next batch row.
+//! * The lock of a counter row lasts one commit, so each topic has one task in this process that stores a partition in one
+//!   commit at a time ([`appender`]); requests that arrive during it make the next batch row. Partitions share commits.
 //! * The part of a request that goes to one partition is stored whole or not at all, in order. Parts in several
-//!   partitions are several commits: after an error some may be stored, and a repeat with the same producer, epoch and
-//!   sequence stores just the others.
+//!   partitions may come to be several commits: after an error some may be stored, and a repeat with the same producer,
+//!   epoch and sequence stores just the others.
 //! * A stage's output does not come this way: it belongs in the stage's own transaction ([`append_in`]).
 //!
 //! Measured with 170 B of JSON and a key, `fsync` on, PostgreSQL 15.18 and this program sharing two busy cores; "server" and
@@ -25,13 +25,14 @@
 
 mod appender;
 mod queue;
+mod store;
 mod write;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::config::plan::Acks;
-use crate::ids::{Offset, Partition, TopicId, TopicPartition};
+use crate::ids::{Offset, Partition, TopicId};
 use crate::pg::pool::Session;
 use crate::record::{Appended, NewRecord};
 
@@ -149,19 +150,10 @@ impl Log {
         how: AppendOptions,
     ) -> Result<Vec<Appended>, AppendError> {
         check(topic, &records, &how)?;
-        let mut reserved = Vec::new();
-        for (partition, records) in self.split(topic, records, &how) {
-            let target = TopicPartition { topic: topic.id, partition };
-            let bytes = records.iter().map(NewRecord::size).sum();
-            let slot = self.shared.appenders.reserve(target, topic, bytes)?;
-            reserved.push((slot, records));
-        }
-        // Only now that every partition has room is anything sent.
         let relaxed = topic.acks == Acks::Relaxed;
-        let answers: Vec<_> = reserved
-            .into_iter()
-            .map(|(slot, records)| slot.send(records, how.producer.clone(), relaxed))
-            .collect();
+        let parts = self.split(topic, records, &how);
+        // All of it or nothing: every partition must have room.
+        let answers = self.shared.appenders.submit(topic, parts, how.producer.as_ref(), relaxed)?;
         let mut appended = Vec::with_capacity(answers.len());
         let mut failed = None;
         for answer in answers {

@@ -10,6 +10,8 @@ mod cache;
 
 use std::collections::HashMap;
 
+use sqlx::Row;
+
 use crate::ids::{Offset, Partition, Place, TopicId, TopicPartition};
 use crate::record::StoredBatch;
 
@@ -37,6 +39,8 @@ impl Default for FetchLimits {
 #[derive(Clone, Debug, Default)]
 pub struct Fetched {
     pub batches: Vec<StoredBatch>,
+    /// There was nothing after them.
+    pub at_end: bool,
 }
 
 impl Log {
@@ -51,7 +55,7 @@ impl Log {
     ) -> Result<Fetched, FetchError> {
         let target = TopicPartition { topic: topic.id, partition };
         let place: Place = from.into();
-        let batches = match self.fetch_from(target, place, limits).await {
+        let fetched = match self.fetch_from(target, place, limits).await {
             // Of an offset that is not there any more more can be said, if it was.
             Err(error @ FetchError::OutOfRange { end, .. }) if place.offset > end => {
                 self.survived(target, place).await?;
@@ -59,10 +63,10 @@ impl Log {
             }
             fetched => fetched?,
         };
-        if batches.first().is_some_and(|first| first.log_epoch != place.epoch) {
+        if fetched.batches.first().is_some_and(|first| first.log_epoch != place.epoch) {
             self.survived(target, place).await?;
         }
-        Ok(Fetched { batches })
+        Ok(fetched)
     }
 
     async fn fetch_from(
@@ -70,24 +74,26 @@ impl Log {
         target: TopicPartition,
         place: Place,
         limits: FetchLimits,
-    ) -> Result<Vec<StoredBatch>, FetchError> {
+    ) -> Result<Fetched, FetchError> {
         let cache = &self.shared.batches;
         let from = place.offset;
         let mut batches = cache.take(target, place, limits);
+        let mut end = None;
         if batches.is_empty() && !self.is_at_end(target, from).await? {
             let slot = cache.slot(target);
             let _reading = slot.lock().await;
             // Whoever had the slot before us may have read it for us.
             batches = cache.take(target, place, limits);
             if batches.is_empty() {
-                batches = self.read(target, from, limits).await?;
+                (batches, end) = self.read(target, from, limits).await?;
                 cache.put(target, &batches);
             }
         }
+        let at_end = batches.last().map(StoredBatch::next_offset) == end;
         if let Some(first) = batches.first_mut() {
             first.trim(from);
         }
-        Ok(batches)
+        Ok(Fetched { batches, at_end })
     }
 
     /// Whether there is nothing at `from` yet. A wake-up is for a whole topic and wakes the readers of all its partitions,
@@ -121,16 +127,17 @@ impl Log {
             .collect())
     }
 
+    /// The batches, and where the log ended then.
     async fn read(
         &self,
         target: TopicPartition,
         from: Offset,
         limits: FetchLimits,
-    ) -> Result<Vec<StoredBatch>, FetchError> {
+    ) -> Result<(Vec<StoredBatch>, Option<Offset>), FetchError> {
         let read = || async {
             let rows = sqlx::query(
-                "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads, log_epoch \
-                 FROM tidemill.fetch_batches($1, $2, $3, $4, $5)",
+                "SELECT base_offset, tidemill.micros(appended_at), timestamps, keys, headers, payloads, log_epoch, \
+                 end_offset FROM tidemill.fetch_batches($1, $2, $3, $4, $5)",
             )
             .bind(target.topic.0)
             .bind(target.partition.cast_signed())
@@ -139,7 +146,9 @@ impl Log {
             .bind(i64::try_from(limits.bytes).unwrap_or(i64::MAX))
             .fetch_all(self.pool())
             .await?;
-            rows.iter().map(|row| stored_batch(row, target.partition)).collect::<Result<Vec<_>, _>>()
+            let end = rows.last().map(|row| row.try_get::<i64, _>(7)).transpose()?.map(i64::cast_unsigned);
+            let batches = rows.iter().map(|row| stored_batch(row, target.partition));
+            Ok((batches.collect::<Result<Vec<_>, _>>()?, end))
         };
         self.repeated(target.partition, from, read).await
     }

@@ -34,7 +34,7 @@ struct Lane {
     next: Place,
     /// Read, not yet given.
     ready: VecDeque<StoredBatch>,
-    /// When a read found nothing, unless the topic has grown since.
+    /// When a read came to the end, unless the topic has grown since.
     at_end: Option<Instant>,
 }
 
@@ -61,6 +61,11 @@ impl Cursor {
     /// its end. May be cancelled: what is not returned is not skipped.
     pub async fn next(&mut self, wait: Duration) -> Result<Option<StoredBatch>, ReplayError> {
         let deadline = Instant::now() + wait;
+        // A partition that always has something must not keep those that were at their end from being asked. Where there is
+        // but one, whoever asks again at once has just read it to its end.
+        if self.lanes.len() > 1 && self.wakeup.came() {
+            self.lanes.iter_mut().for_each(|lane| lane.at_end = None);
+        }
         loop {
             for _ in 0..self.lanes.len() {
                 let turn = self.turn % self.lanes.len();
@@ -107,7 +112,7 @@ impl Cursor {
             .fetch(&self.topic, lane.partition, lane.next, self.limits)
             .await
             .map_err(|source| ReplayError { topic: self.topic.name.to_string(), source })?;
-        lane.at_end = fetched.batches.is_empty().then_some(asked);
+        lane.at_end = (fetched.at_end || fetched.batches.is_empty()).then_some(asked);
         lane.ready = fetched.batches.into();
         Ok(())
     }

@@ -1,13 +1,12 @@
-//! The queue of each partition: started by the first request, bounded in requests and bytes, ended when idle.
+//! The queue of each topic: started by the first request, bounded in requests and bytes, ended when idle.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::ids::{Partition, TopicPartition};
+use crate::ids::{Partition, TopicId};
 use crate::pg::notify::NotifyHub;
 use crate::pg::pool::Pool;
 use crate::record::{Appended, NewRecord};
@@ -15,11 +14,12 @@ use crate::record::{Appended, NewRecord};
 use super::super::{AppendError, LogOptions, Topic};
 use super::ProducerSeq;
 use super::appender::Appender;
+use super::store::Store;
 
 /// Bytes are counted in units of this, since a semaphore counts up to 2^32 at least.
 const UNIT: usize = 1024;
 
-/// The queues of all partitions of this process.
+/// The queues of all topics of this process.
 pub(in crate::log) struct Appenders {
     pool: Pool,
     hub: NotifyHub,
@@ -31,31 +31,35 @@ pub(in crate::log) struct Appenders {
 }
 
 /// Tasks hold it weakly, so that they end with the last [`Appenders`].
-pub(super) type Queues = Mutex<HashMap<TopicPartition, Queue>>;
+pub(super) type Queues = Mutex<HashMap<TopicId, Queue>>;
 
-#[derive(Clone)]
 pub(super) struct Queue {
-    requests: mpsc::Sender<Request>,
-    budget: Arc<Semaphore>,
+    /// All parts of a request at once, so that they can share a commit. Bounded by the rooms.
+    requests: mpsc::UnboundedSender<Vec<Request>>,
+    rooms: HashMap<Partition, Room>,
+}
+
+/// What may wait for one partition.
+struct Room {
+    places: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
 }
 
 /// The part of an append that goes to one partition.
 pub(super) struct Request {
+    pub(super) partition: Partition,
     pub(super) records: Vec<NewRecord>,
     pub(super) bytes: usize,
     pub(super) producer: Option<ProducerSeq>,
     pub(super) relaxed: bool,
-    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
-    /// Given back when the request is answered.
+    pub(super) reply: oneshot::Sender<Answer>,
+    /// Given back when a commit takes the request.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+    /// Given back when it is answered.
     _budget: [OwnedSemaphorePermit; 2],
 }
 
-/// Room for one request.
-pub(in crate::log) struct Slot {
-    permit: mpsc::OwnedPermit<Request>,
-    budget: [OwnedSemaphorePermit; 2],
-    bytes: usize,
-}
+pub(super) type Answer = Result<Appended, AppendError>;
 
 impl Appenders {
     pub(in crate::log) fn new(pool: Pool, hub: NotifyHub, options: &LogOptions) -> Self {
@@ -74,47 +78,72 @@ impl Appenders {
         self.rotation.fetch_add(1, Ordering::Relaxed) % partitions.max(1)
     }
 
-    /// Takes room in a queue, or says at once that there is none.
-    pub(super) fn reserve(
+    /// Takes all parts of a request, or says at once that there is no room for one of them.
+    pub(super) fn submit(
         &self,
-        target: TopicPartition,
+        topic: &Topic,
+        parts: impl IntoIterator<Item = (Partition, Vec<NewRecord>)>,
+        producer: Option<&ProducerSeq>,
+        relaxed: bool,
+    ) -> Result<Vec<oneshot::Receiver<Answer>>, AppendError> {
+        // Under the lock a queue that is in the map has a task that will read what is sent to it.
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(topic.id).or_insert_with(|| self.start(topic));
+        if queue.requests.is_closed() {
+            // Its task has died, which only a panic can do; the next one starts clean.
+            *queue = self.start(topic);
+        }
+        let (mut requests, mut answers) = (Vec::new(), Vec::new());
+        for (partition, records) in parts {
+            let bytes = records.iter().map(NewRecord::size).sum();
+            let room = queue.rooms.entry(partition).or_insert_with(|| Room::new(&self.options));
+            let (place, budget) = self.room(room, topic, bytes)?;
+            let (reply, answer) = oneshot::channel();
+            requests.push(Request {
+                partition,
+                records,
+                bytes,
+                producer: producer.cloned(),
+                relaxed,
+                reply,
+                place: Some(place),
+                _budget: budget,
+            });
+            answers.push(answer);
+        }
+        if !requests.is_empty() {
+            // Cannot fail: it is not closed. If it did, the answers would say that the host is stopping.
+            let _ = queue.requests.send(requests);
+        }
+        Ok(answers)
+    }
+
+    fn room(
+        &self,
+        room: &Room,
         topic: &Topic,
         bytes: usize,
-    ) -> Result<Slot, AppendError> {
+    ) -> Result<(OwnedSemaphorePermit, [OwnedSemaphorePermit; 2]), AppendError> {
         let max = self.options.queue_bytes.min(self.options.queue_bytes_total);
         if bytes > max {
             return Err(AppendError::RequestTooLarge { size: bytes, max });
         }
-        let overloaded = || {
-            metrics::counter!("tidemill_append_overloaded_total").increment(1);
-            AppendError::Overloaded { topic: topic.name.clone() }
-        };
-        // Under the lock a queue that is in the map has a task that will read what is reserved.
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut queue = queues.entry(target).or_insert_with(|| self.start(target, topic)).clone();
-        let permit = match queue.requests.try_reserve_owned() {
-            Ok(permit) => permit,
-            Err(TrySendError::Full(_)) => return Err(overloaded()),
-            // Its task has died, which only a panic can do; the next one starts clean.
-            Err(TrySendError::Closed(_)) => {
-                queue = self.start(target, topic);
-                queues.insert(target, queue.clone());
-                queue.requests.try_reserve_owned().map_err(|_| overloaded())?
-            }
-        };
-        drop(queues);
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        let take = |budget: Arc<Semaphore>| budget.try_acquire_many_owned(units).map_err(|_| overloaded());
-        let budget = [take(queue.budget)?, take(self.budget.clone())?];
-        Ok(Slot { permit, budget, bytes })
+        let take = |semaphore: &Arc<Semaphore>, units| {
+            semaphore.clone().try_acquire_many_owned(units).map_err(|_| {
+                metrics::counter!("tidemill_append_overloaded_total").increment(1);
+                AppendError::Overloaded { topic: topic.name.clone() }
+            })
+        };
+        Ok((take(&room.places, 1)?, [take(&room.bytes, units)?, take(&self.budget, units)?]))
     }
 
-    fn start(&self, target: TopicPartition, topic: &Topic) -> Queue {
-        let (requests, received) = mpsc::channel(self.options.queue_requests.max(1));
-        let appender =
-            Appender::new(target, topic.name.clone(), self.pool.clone(), self.hub.clone(), received);
+    fn start(&self, topic: &Topic) -> Queue {
+        let (requests, received) = mpsc::unbounded_channel();
+        let store = Store::new(topic.id, topic.name.clone(), self.pool.clone(), self.hub.clone());
+        let appender = Appender::new(store, received);
         tokio::spawn(appender.run(self.options.appender_idle, Arc::downgrade(&self.queues)));
-        Queue { requests, budget: Arc::new(Semaphore::new(self.options.queue_bytes.div_ceil(UNIT))) }
+        Queue { requests, rooms: HashMap::new() }
     }
 
     #[cfg(test)]
@@ -123,22 +152,11 @@ impl Appenders {
     }
 }
 
-impl Slot {
-    pub(super) fn send(
-        self,
-        records: Vec<NewRecord>,
-        producer: Option<ProducerSeq>,
-        relaxed: bool,
-    ) -> oneshot::Receiver<Result<Appended, AppendError>> {
-        let (reply, answer) = oneshot::channel();
-        self.permit.send(Request {
-            records,
-            bytes: self.bytes,
-            producer,
-            relaxed,
-            reply,
-            _budget: self.budget,
-        });
-        answer
+impl Room {
+    fn new(options: &LogOptions) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(options.queue_requests.max(1))),
+            bytes: Arc::new(Semaphore::new(options.queue_bytes.div_ceil(UNIT))),
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::pg::testing::{TestDatabase, database};
 
 mod producers;
 mod stored;
+mod together;
 
 /// Holds the counters of all partitions, so that appends wait.
 async fn block(database: &TestDatabase) -> crate::pg::pool::Transaction {

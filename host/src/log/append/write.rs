@@ -1,11 +1,20 @@
-//! The two statements of the appender: several requests as one row, or one large request as several rows.
+//! The statements of the appender: requests of several partitions as a row each, requests of one partition as one row, or one
+//! large request as several rows.
 
-use crate::ids::{Offset, Partition, TopicPartition};
+use std::sync::LazyLock;
+
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+
+use crate::ids::{Offset, Partition, TopicId, TopicPartition};
 use crate::pg::pool::{Session, Transaction};
-use crate::record::Appended;
+use crate::record::{Appended, NewRecord};
 
 use super::super::AppendError;
+use super::appender::COMMIT_PARTITIONS;
 use super::queue::Request;
+use super::store::Group;
 use super::{HeaderLists, Keys, Lineage, OutBatch, Payloads, ProducerSeq, RowRecords, Timestamps};
 use super::{bytes_column, insert};
 
@@ -22,38 +31,99 @@ pub(super) enum Verdict {
     Answer(Result<Appended, AppendError>),
 }
 
+/// How long several partitions wait together for a lock: another's commit is over long before, and a partition that somebody
+/// holds for longer must not hold up the others.
+const LOCK_TIMEOUT: &str = "500ms";
+
+/// One call for each partition: in this order they take their locks, so the groups are to be in the order of partitions.
+const CALL: &str = "SELECT base_offset, verdicts, bases, nexts, messages FROM tidemill.append_requests";
+const ARGUMENTS: usize = 13;
+
+/// The statement for so many partitions, from none on.
+static TOGETHER: LazyLock<Vec<String>> = LazyLock::new(|| (0..=COMMIT_PARTITIONS).map(together).collect());
+
+fn together(partitions: usize) -> String {
+    // The first row is the setting's: until the commit, and made before the first lock is asked for.
+    let mut sql = format!(
+        "SELECT NULL::bigint AS base_offset, NULL::text[] AS verdicts, NULL::bigint[] AS bases, NULL::bigint[] AS nexts, \
+         NULL::text[] AS messages FROM set_config('lock_timeout', '{LOCK_TIMEOUT}', true)"
+    );
+    for call in 0..partitions {
+        let arguments =
+            (1..=ARGUMENTS).map(|place| format!("${}", call * ARGUMENTS + place)).collect::<Vec<_>>();
+        sql.push_str(&format!(" UNION ALL {CALL}({})", arguments.join(", ")));
+    }
+    sql
+}
+
+/// Groups of different partitions as a row each: one statement, one commit. What is refused of one group does not keep the
+/// others from being stored.
+pub(super) async fn rows_together(
+    session: &mut Session,
+    topic: TopicId,
+    groups: &[Group],
+) -> Result<Vec<Outcome>, sqlx::Error> {
+    let Some(sql) = TOGETHER.get(groups.len()) else {
+        return Err(sqlx::Error::Protocol(format!("{} partitions in one append", groups.len())));
+    };
+    // A setting of the transaction, so all of them or none.
+    let relaxed = groups.iter().flat_map(|group| &group.0).all(|request| request.relaxed);
+    let parts: Vec<Vec<&[NewRecord]>> = groups.iter().map(|group| slices(&group.0)).collect();
+    let mut query = sqlx::query_as(sql.as_str());
+    for (group, parts) in groups.iter().zip(&parts) {
+        let target = TopicPartition { topic, partition: group.partition() };
+        query = bind(query, target, relaxed, RowRecords(parts), Producers::of(&group.0));
+    }
+    let answers: Vec<Answer> = query.fetch_all(session).await?;
+    let answers = answers.into_iter().skip(1).zip(groups);
+    Ok(answers.map(|(answer, group)| answer.outcome(group.partition())).collect())
+}
+
 /// A group as one row: one statement, one commit.
 pub(super) async fn row(
     session: &mut Session,
     target: TopicPartition,
     group: &[Request],
 ) -> Result<Outcome, sqlx::Error> {
-    let parts: Vec<_> = group.iter().map(|request| request.records.as_slice()).collect();
-    let records = RowRecords(&parts);
-    let producers = Producers::of(group);
-    let answer: Answer = sqlx::query_as(
+    let parts = slices(group);
+    let query = sqlx::query_as(
         "SELECT base_offset, verdicts, bases, nexts, messages FROM tidemill.append_requests($1, $2, $3, $4, $5, $6, $7, \
          $8, $9, $10, $11, $12, $13)",
-    )
-    .bind(target.topic.0)
-    .bind(target.partition.cast_signed())
-    .bind(group.iter().all(|request| request.relaxed))
-    .bind(bytes_column(records))
-    .bind(Payloads(records))
-    .bind(Keys(records))
-    .bind(HeaderLists(records))
-    .bind(Timestamps(records))
-    .bind(producers.ids)
-    .bind(producers.epochs)
-    .bind(producers.seqs)
-    .bind(producers.firsts)
-    .bind(producers.counts)
-    .fetch_one(session)
-    .await?;
-    Ok(match answer.base_offset {
-        Some(base) => Outcome::Stored(base.cast_unsigned()),
-        None => Outcome::Refused(answer.verdicts(target.partition)),
-    })
+    );
+    let relaxed = group.iter().all(|request| request.relaxed);
+    let query = bind(query, target, relaxed, RowRecords(&parts), Producers::of(group));
+    let answer: Answer = query.fetch_one(session).await?;
+    Ok(answer.outcome(target.partition))
+}
+
+fn slices(group: &[Request]) -> Vec<&[NewRecord]> {
+    group.iter().map(|request| request.records.as_slice()).collect()
+}
+
+type Query<'q> = QueryAs<'q, Postgres, Answer, PgArguments>;
+
+/// The arguments of one call.
+fn bind<'q>(
+    query: Query<'q>,
+    target: TopicPartition,
+    relaxed: bool,
+    records: RowRecords<'q>,
+    producers: Producers<'q>,
+) -> Query<'q> {
+    query
+        .bind(target.topic.0)
+        .bind(target.partition.cast_signed())
+        .bind(relaxed)
+        .bind(bytes_column(records))
+        .bind(Payloads(records))
+        .bind(Keys(records))
+        .bind(HeaderLists(records))
+        .bind(Timestamps(records))
+        .bind(producers.ids)
+        .bind(producers.epochs)
+        .bind(producers.seqs)
+        .bind(producers.firsts)
+        .bind(producers.counts)
 }
 
 /// One request that is too large for a row, as several rows of a transaction. It is stored once the caller commits that.
@@ -175,6 +245,13 @@ struct Answer {
 }
 
 impl Answer {
+    fn outcome(self, partition: Partition) -> Outcome {
+        match self.base_offset {
+            Some(base) => Outcome::Stored(base.cast_unsigned()),
+            None => Outcome::Refused(self.verdicts(partition)),
+        }
+    }
+
     fn verdicts(self, partition: Partition) -> Vec<Verdict> {
         let verdicts = self.verdicts.unwrap_or_default().into_iter();
         let mut bases = self.bases.unwrap_or_default().into_iter();

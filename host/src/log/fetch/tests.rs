@@ -46,7 +46,10 @@ async fn a_reader_at_the_end_sees_what_comes_next() {
         assert!(wakeup.wait(Duration::from_secs(10)).await);
         let fetched = log.fetch(&topic, 0, n, FetchLimits::default()).await.unwrap();
         assert_eq!(shape(&fetched), [(n, 1)]);
+        assert!(fetched.at_end, "who has read it all need not ask");
     }
+    let other = log.fetch(&topic, 0, 0, limits(5, u64::MAX)).await.unwrap();
+    assert!(!other.at_end);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@
 //! server is gone without a word; like any broken connection this leaves its outcome open. A session whose last statement was
 //! not answered to its end, because of that or because nobody waited for it, is closed and not given back.
 
+mod warm;
+
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{AssertSqlSafe, Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
 use tokio::time::{Instant, timeout, timeout_at};
+use warm::{Lent, Warm};
 
 /// What a statement gives, one after the other.
 type Step = Result<Either<PgQueryResult, PgRow>, Error>;
@@ -33,6 +36,7 @@ type Step = Result<Either<PgQueryResult, PgRow>, Error>;
 #[derive(Clone, Debug)]
 pub struct Pool {
     pool: PgPool,
+    warm: Arc<Warm>,
     mode: Mode,
     direct: Option<Arc<PgConnectOptions>>,
     /// Of one statement, with its answer.
@@ -43,7 +47,8 @@ pub struct Pool {
 #[derive(Debug)]
 pub struct Session {
     /// None once it is given back.
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<Lent>,
+    warm: Arc<Warm>,
     mode: Mode,
     limit: Duration,
     in_transaction: bool,
@@ -76,7 +81,7 @@ impl Pool {
     /// Sessions of a server.
     pub(super) fn straight(pool: PgPool, limit: Duration) -> Self {
         let direct = Some(pool.connect_options());
-        Self { pool, mode: Mode::Direct, direct, limit }
+        Self { pool, warm: Arc::default(), mode: Mode::Direct, direct, limit }
     }
 
     /// Sessions of a pooler in transaction mode. `settings` are SET LOCAL statements; `direct` leads to the server itself.
@@ -86,7 +91,8 @@ impl Pool {
         direct: Option<PgConnectOptions>,
         limit: Duration,
     ) -> Self {
-        Self { pool, mode: Mode::Pooler(settings.into()), direct: direct.map(Arc::new), limit }
+        let mode = Mode::Pooler(settings.into());
+        Self { pool, warm: Arc::default(), mode, direct: direct.map(Arc::new), limit }
     }
 
     /// How to reach the server itself, for what cannot go through a pooler. None: there is only the pooler.
@@ -100,8 +106,13 @@ impl Pool {
     }
 
     pub async fn acquire(&self) -> Result<Session, Error> {
+        let lent = match self.warm.take() {
+            Ok(lent) => lent,
+            Err(_waiting) => Lent::new(self.pool.acquire().await?),
+        };
         Ok(Session {
-            connection: Some(self.pool.acquire().await?),
+            connection: Some(lent),
+            warm: self.warm.clone(),
             mode: self.mode.clone(),
             limit: self.limit,
             in_transaction: false,
@@ -122,6 +133,7 @@ impl Pool {
 
     /// Waits until all sessions are given back, and closes them.
     pub async fn close(&self) {
+        self.warm.close();
         self.pool.close().await;
     }
 }
@@ -164,10 +176,8 @@ impl Session {
     }
 }
 
-fn connected(
-    connection: &mut Option<PoolConnection<Postgres>>,
-) -> Result<&mut PoolConnection<Postgres>, Error> {
-    connection.as_mut().ok_or(Error::PoolClosed)
+fn connected(lent: &mut Option<Lent>) -> Result<&mut PoolConnection<Postgres>, Error> {
+    lent.as_mut().map(|lent| &mut lent.connection).ok_or(Error::PoolClosed)
 }
 
 /// An answer, or an error when it does not come in time. `is_open` stays true if its end was not seen.
@@ -220,14 +230,16 @@ fn silence(limit: Duration) -> Error {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
+        let Some(mut lent) = self.connection.take() else { return };
         if self.is_open {
-            connection.close_on_drop();
+            lent.connection.close_on_drop();
         } else if self.in_transaction {
             match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn(roll_back(connection, self.limit))),
-                Err(_) => connection.close_on_drop(),
+                Ok(runtime) => drop(runtime.spawn(roll_back(lent.connection, self.limit))),
+                Err(_) => lent.connection.close_on_drop(),
             }
+        } else {
+            self.warm.give_back(lent);
         }
     }
 }
@@ -297,14 +309,16 @@ impl<'c> Executor<'c> for &Pool {
     where
         'c: 'e,
     {
-        self.pool.prepare_with(sql, parameters)
+        let pool = self.clone();
+        async move { pool.acquire().await?.prepare_with(sql, parameters).await }.boxed()
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
     where
         'c: 'e,
     {
-        self.pool.describe(sql)
+        let pool = self.clone();
+        async move { pool.acquire().await?.describe(sql).await }.boxed()
     }
 }
 

@@ -90,3 +90,75 @@ async fn a_session_goes_on_after_a_statement_that_the_server_refuses() {
         assert_eq!(sqlx::query_scalar::<_, i32>(pid).fetch_one(pool).await.unwrap(), before);
     }
 }
+
+async fn pid(session: &mut Session) -> i32 {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(session).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_session_that_was_given_back_last_is_taken_first() {
+    let database = empty_database().await;
+    let pool = &database.pool;
+    let (mut one, mut two) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let (first, second) = (pid(&mut one).await, pid(&mut two).await);
+    drop(one);
+    drop(two);
+    for _ in 0..3 {
+        let mut again = pool.acquire().await.unwrap();
+        assert_eq!(pid(&mut again).await, second);
+    }
+    let (_held, mut other) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    assert_eq!(pid(&mut other).await, first);
+}
+
+#[tokio::test]
+async fn nobody_waits_while_a_session_rests() {
+    let (_database, pools) = pools().await;
+    for pool in &pools {
+        for _ in 0..20 {
+            let held = pool.acquire().await.unwrap();
+            let waiter = tokio::spawn({
+                let pool = pool.clone();
+                async move { one(&pool).await }
+            });
+            tokio::task::yield_now().await;
+            drop(held);
+            let answer = timeout(Duration::from_secs(5), waiter).await;
+            assert_eq!(answer.unwrap().unwrap(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_broke_while_it_rested_is_replaced() {
+    let database = empty_database().await;
+    let pool = &database.pool;
+    let (mut one, mut two) = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+    let broken = pid(&mut one).await;
+    sqlx::query("SELECT pg_terminate_backend($1)").bind(broken).execute(&mut two).await.unwrap();
+    drop(two);
+    drop(one);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut session = pool.acquire().await.unwrap();
+    assert_ne!(pid(&mut session).await, broken);
+}
+
+#[tokio::test]
+async fn a_closed_pool_has_no_sessions() {
+    let database = empty_database().await;
+    let other = Pool::straight(
+        PgPoolOptions::new().connect_lazy_with((*database.pool.connect_options()).clone()),
+        LIMIT,
+    );
+    let mut session = other.acquire().await.unwrap();
+    let pid = pid(&mut session).await;
+    drop(session);
+    timeout(Duration::from_secs(5), other.close()).await.unwrap();
+    assert!(matches!(other.acquire().await.unwrap_err(), Error::PoolClosed));
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1";
+    let until = Instant::now() + Duration::from_secs(5);
+    while sqlx::query_scalar::<_, i64>(there).bind(pid).fetch_one(&database.pool).await.unwrap() > 0 {
+        assert!(Instant::now() < until, "the session is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
