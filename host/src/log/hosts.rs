@@ -96,6 +96,23 @@ impl Hosts {
         Ok(())
     }
 
+    /// Gives back the host's lease on a slot, if it has one.
+    pub async fn free(&self, member: &Member, slot: &Slot) -> Result<(), LogError> {
+        sqlx::query(
+            "WITH stage AS (
+                 UPDATE tidemill.consumer_offsets SET owner = NULL, expires_at = NULL
+                  WHERE owner = $1 AND stage = $2 AND partition = $3)
+             UPDATE tidemill.sources SET owner = NULL, expires_at = NULL
+              WHERE owner = $1 AND pipeline || '/' || stage = $2 AND $3 = 0",
+        )
+        .bind(&*member.host.0)
+        .bind(&slot.stage)
+        .bind(slot.partition.cast_signed())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Tells the other hosts to look again. Lost, it costs them up to one look's wait.
     pub async fn tell(&self) -> Result<(), LogError> {
         sqlx::query("SELECT pg_notify($1, '')").bind(HOSTS).execute(&self.pool).await?;

@@ -60,6 +60,7 @@ pub async fn run(
     let label = stage.label();
     let mut turn = Turn::new(&stage, partition);
     while turn.comes(&token).await {
+        let _taken = turn.share.take();
         let acquired = groups.acquire(&input.group, topic.id, partition, host, &label).await;
         let Some(lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
             turn.wait(&token).await;
@@ -82,7 +83,7 @@ pub async fn run(
         match groups.release(&lease).await {
             Ok(()) => shares.released().await,
             Err(error) => {
-                tracing::debug!(stage = label, partition, %error, "the lease was not given back; it will run out")
+                tracing::debug!(stage = label, partition, %error, "the lease was not given back; a later look does it")
             }
         }
         ended?;

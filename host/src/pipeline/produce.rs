@@ -25,6 +25,7 @@ pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), Stag
     let Services { groups, shares, host, .. } = &stage.services;
     let mut turn = Turn::new(&stage, 0);
     while turn.comes(&token).await {
+        let _taken = turn.share.take();
         let acquired = groups.acquire_source(&stage.cell.pipeline, &stage.plan.name, host).await;
         let Some(mut lease) = acquired.map_err(|error| StageError::Again(error.to_string()))? else {
             turn.wait(&token).await;
@@ -35,7 +36,7 @@ pub async fn run(stage: Arc<Stage>, token: CancellationToken) -> Result<(), Stag
         match groups.release_source(&lease).await {
             Ok(()) => shares.released().await,
             Err(error) => {
-                tracing::debug!(stage = stage.label(), %error, "the lease was not given back; it will run out")
+                tracing::debug!(stage = stage.label(), %error, "the lease was not given back; a later look does it")
             }
         }
         ended?;

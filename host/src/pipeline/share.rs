@@ -5,12 +5,16 @@
 //! the share, and gives it back after the batch it is in when it no longer is. So a host that joins or stops changes hands
 //! with the others within a second or so; one that was killed is replaced when its leases have run out.
 //!
+//! A sign of life renews every lease that the host has in Postgres. So one that it could not give back, or of which it never
+//! heard that it got it, would last for as long as the host does: each look gives back what is neither in the share nor in a
+//! task's hands.
+//!
 //! Shares only decide who asks. Who may commit is decided by the epoch of the lease, in the transaction that commits.
 
 mod assign;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -41,13 +45,23 @@ struct Shared {
     /// What this host can run.
     stages: Mutex<Stages>,
     mine: watch::Sender<BTreeSet<Slot>>,
+    /// What tasks have, or are about to have.
+    hands: Mutex<BTreeMap<Slot, usize>>,
     look: Notify,
+}
+
+/// A lease is in a task's hands for as long as this lives.
+#[derive(Debug)]
+pub struct InHands {
+    slot: Slot,
+    shared: Arc<Shared>,
 }
 
 /// Whether one partition of a stage is this host's.
 #[derive(Debug)]
 pub struct Share {
     slot: Slot,
+    shared: Arc<Shared>,
     mine: watch::Receiver<BTreeSet<Slot>>,
 }
 
@@ -58,13 +72,18 @@ impl Shares {
             member,
             stages: Mutex::default(),
             mine: watch::Sender::default(),
+            hands: Mutex::default(),
             look: Notify::new(),
         };
         Self { shared: Arc::new(shared) }
     }
 
     pub fn of(&self, stage: &str, partition: Partition) -> Share {
-        Share { slot: Slot { stage: stage.to_owned(), partition }, mine: self.shared.mine.subscribe() }
+        Share {
+            slot: Slot { stage: stage.to_owned(), partition },
+            shared: self.shared.clone(),
+            mine: self.shared.mine.subscribe(),
+        }
     }
 
     /// Says that this process is there, before it runs anything.
@@ -121,13 +140,30 @@ impl Shares {
             *next_beat = Instant::now() + HEARTBEAT;
         }
         let roll = shared.hosts.roll().await?;
-        let assigned = assign(&roll).into_iter();
-        let mine = assigned.filter(|(_, host)| *host == shared.member.host).map(|(slot, _)| slot).collect();
+        let own = |(slot, host)| (host == shared.member.host).then_some(slot);
+        let mine: BTreeSet<Slot> = assign(&roll).into_iter().filter_map(own).collect();
+        let held: Vec<Slot> = roll.held.into_iter().filter_map(own).collect();
         shared.mine.send_if_modified(|known| {
             let changed = *known != mine;
-            *known = mine;
+            known.clone_from(&mine);
             changed
         });
+        // After the tasks were told: who begins now has it in its share.
+        let left: Vec<Slot> = held
+            .into_iter()
+            .filter(|slot| !mine.contains(slot) && !shared.hands().contains_key(slot))
+            .collect();
+        for slot in &left {
+            tracing::info!(
+                stage = slot.stage,
+                partition = slot.partition,
+                "giving back a lease that no task has"
+            );
+            shared.hosts.free(&shared.member, slot).await?;
+        }
+        if !left.is_empty() {
+            self.released().await;
+        }
         Ok(())
     }
 
@@ -141,12 +177,36 @@ impl Shares {
         }
     }
 
-    fn stages(&self) -> std::sync::MutexGuard<'_, Stages> {
+    fn stages(&self) -> MutexGuard<'_, Stages> {
         self.shared.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Shared {
+    fn hands(&self) -> MutexGuard<'_, BTreeMap<Slot, usize>> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InHands {
+    fn drop(&mut self) {
+        let mut hands = self.shared.hands();
+        if let Some(count) = hands.get_mut(&self.slot) {
+            *count -= 1;
+            if *count == 0 {
+                hands.remove(&self.slot);
+            }
+        }
+    }
+}
+
 impl Share {
+    /// Says that a task takes the lease, from before it asks for it until it was given back or could not be.
+    pub fn take(&self) -> InHands {
+        *self.shared.hands().entry(self.slot.clone()).or_default() += 1;
+        InHands { slot: self.slot.clone(), shared: self.shared.clone() }
+    }
+
     /// Waits until the partition is in this host's share.
     pub async fn gained(&mut self) {
         self.is(true).await;

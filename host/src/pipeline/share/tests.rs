@@ -85,15 +85,45 @@ async fn a_process_that_starts_does_not_keep_alive_what_the_one_before_it_held()
     let database = database().await;
     let first = Host::start(&database, "a").await;
     first.has(2).await;
-    sqlx::query(
-        "INSERT INTO tidemill.sources (pipeline, stage, owner, expires_at) VALUES ('p', 'gone', 'a', now() + interval '1 h')",
-    )
-    .execute(&database.pool)
-    .await
-    .unwrap();
+    let _taken = first.shares.of("p/gone", 0).take();
+    lease(&database, "gone").await;
     let roll = first.shares.shared.hosts.roll().await.unwrap();
     assert_eq!(roll.held.len(), 1, "{roll:?}");
     first.shares.enter().await.unwrap();
     let roll = first.shares.shared.hosts.roll().await.unwrap();
     assert!(roll.held.is_empty(), "{roll:?}");
+}
+
+/// A lease that the first host has in Postgres.
+async fn lease(database: &TestDatabase, stage: &str) {
+    sqlx::query("INSERT INTO tidemill.sources (pipeline, stage, owner, expires_at) VALUES ('p', $1, 'a', now() + interval '1 h')")
+        .bind(stage)
+        .execute(&database.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_lease_that_no_task_has_is_given_back_though_the_host_lives() {
+    let database = database().await;
+    let first = Host::start(&database, "a").await;
+    first.has(2).await;
+    let taken = first.shares.of("p/taken", 0).take();
+    lease(&database, "taken").await;
+    let held = async || -> Vec<String> {
+        let roll = first.shares.shared.hosts.roll().await.unwrap();
+        roll.held.into_keys().map(|slot| slot.stage).collect()
+    };
+    let until = Instant::now() + PATIENCE;
+    // One that could not be given back.
+    lease(&database, "left").await;
+    while held().await != ["p/taken"] {
+        assert!(Instant::now() < until, "{:?}", held().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(taken);
+    while !held().await.is_empty() {
+        assert!(Instant::now() < until, "{:?}", held().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
