@@ -778,11 +778,12 @@ BEGIN
         FOR v_run IN EXECUTE format('SELECT r.* FROM jobs.%I r ORDER BY r.finished_at DESC LIMIT $1', v_table) USING p_max LOOP
             FOR v_view IN
                 SELECT (v.view).*
-                  FROM tidemill.jobs_at(p_queue.queue_id, v_run.places) j
+                  FROM tidemill.jobs_at(p_queue.queue_id, ARRAY(SELECT p.place FROM unnest(v_run.places) p(place)
+                                                                 ORDER BY p.place DESC LIMIT p_max - v_got)) j
                  CROSS JOIN LATERAL (
                      SELECT tidemill.job_view(p_queue, j, 'done', 1, v_run.claimed_at, v_run.finished_at, v_run.worker,
                                               v_run.results[array_position(v_run.places, j.place)])) v(view)
-                 ORDER BY j.place DESC LIMIT p_max - v_got
+                 ORDER BY j.place DESC
             LOOP
                 v_got := v_got + 1;
                 RETURN NEXT v_view;

@@ -148,14 +148,14 @@ impl Worker {
     fn take(&self, jobs: Vec<ClaimedJob>, asked: Instant, waiting: &mut Waiting) {
         waiting.since = Instant::now();
         let mut jobs = jobs.into_iter().peekable();
-        let (mut claim, mut first) = (None, 0);
-        while let Some(job) = jobs.peek().map(|job| job.claim) {
-            if claim.replace(job) != Some(job) {
+        let (mut last, mut first) = (None, 0);
+        while let Some(claim) = jobs.peek().map(|job| job.claim) {
+            if last.replace(claim) != Some(claim) {
                 first = 0;
             }
             let batch: Vec<_> =
-                iter::from_fn(|| jobs.next_if(|next| next.claim == job)).take(self.batch).collect();
-            let hold = self.held.hold(job, batch.iter().map(|job| job.id).collect(), asked);
+                iter::from_fn(|| jobs.next_if(|job| job.claim == claim)).take(self.batch).collect();
+            let hold = self.held.hold(claim, batch.iter().map(|job| job.id).collect(), asked);
             let next = first + batch.len();
             waiting.lots.push_back(Lot { first, hold, room: None, jobs: batch });
             first = next;
